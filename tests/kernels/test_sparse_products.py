@@ -1,0 +1,148 @@
+"""Decode, encode, segment sum and sampled dot: values and gradients of both routes against the plain definitions."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from unweave.kernels.density import DENSE_FROM, is_dense
+from unweave.kernels.sampled_dot import reference as plain_dot
+from unweave.kernels.sampled_dot import sampled_dot
+from unweave.kernels.segment_sum import reference as plain_sum
+from unweave.kernels.segment_sum import segment_sum
+from unweave.kernels.sparse_decode import reference as plain_decode
+from unweave.kernels.sparse_decode import sparse_decode
+from unweave.kernels.sparse_encode import active_preactivations
+from unweave.kernels.sparse_encode import reference as plain_encode
+from unweave.types import Codes
+
+WIDTH = 7
+
+
+def _double(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def _assert_same(ours: Tensor, plain: Tensor) -> None:
+    assert ours.shape == plain.shape
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
+def test_segment_sum_adds_up_the_rows_of_each_latent(codes: Codes, route: str) -> None:
+    weights, source = _double(len(codes.values)), _double(codes.n_rows, WIDTH)
+    expected = torch.zeros(codes.n_latents, WIDTH, dtype=torch.float64)
+    for entry in range(len(codes.values)):
+        expected[codes.latent_ids[entry]] += weights[entry] * source[codes.row_ids[entry]]
+    _assert_same(segment_sum(codes, weights, source), expected)
+    _assert_same(plain_sum.segment_sum(codes, weights, source), expected)
+
+
+def test_sampled_dot_is_the_product_at_the_active_entries(codes: Codes, route: str) -> None:
+    left, right = _double(codes.n_rows, WIDTH), _double(codes.n_latents, WIDTH)
+    entries = range(len(codes.values))
+    expected = _double(0) if not len(entries) else torch.stack([left[codes.row_ids[e]] @ right[codes.latent_ids[e]] for e in entries])
+    _assert_same(sampled_dot(codes, left, right), expected)
+    _assert_same(plain_dot.sampled_dot(codes, left, right), expected)
+
+
+def test_sparse_decode_is_the_sum_of_active_decoder_rows(codes: Codes, route: str) -> None:
+    W_dec = _double(codes.n_latents, WIDTH)
+    expected = torch.zeros(codes.n_rows, WIDTH, dtype=torch.float64)
+    for entry in range(len(codes.values)):
+        expected[codes.row_ids[entry]] += codes.values[entry] * W_dec[codes.latent_ids[entry]]
+    _assert_same(sparse_decode(codes, W_dec), expected)
+    _assert_same(plain_decode.sparse_decode(codes, W_dec), expected)
+
+
+def test_gradients_of_sparse_decode_are_those_of_the_reference(codes: Codes, route: str) -> None:
+    weight, cotangent = _double(codes.n_latents, WIDTH), _double(codes.n_rows, WIDTH)
+    gradients = []
+    for decode in (sparse_decode, plain_decode.sparse_decode):
+        values, W_dec = codes.values.clone().requires_grad_(), weight.clone().requires_grad_()
+        out = decode(codes.with_values(values), W_dec)
+        gradients.append(torch.autograd.grad(out, (values, W_dec), cotangent))
+    for ours, plain in zip(*gradients, strict=True):
+        _assert_same(ours, plain)
+
+
+def test_gradcheck_agrees_with_sparse_decode(make_codes: Callable[..., Codes], route: str) -> None:
+    codes = make_codes(7, 9, 0.3)
+    values, W_dec = codes.values.clone().requires_grad_(), _double(9, 5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v, w: sparse_decode(codes.with_values(v), w), (values, W_dec))
+
+
+@pytest.mark.parametrize("wanted", ["values", "W_dec"])
+def test_sparse_decode_gives_a_gradient_to_whichever_side_asks(
+    make_codes: Callable[..., Codes], route: str, wanted: str
+) -> None:
+    codes = make_codes(63, 100)
+    values, W_dec = codes.values.clone(), _double(100, WIDTH)
+    asked = {"values": values, "W_dec": W_dec}[wanted].requires_grad_()
+    (ours,) = torch.autograd.grad(sparse_decode(codes.with_values(values), W_dec).square().sum(), asked)
+    (plain,) = torch.autograd.grad(plain_decode.sparse_decode(codes.with_values(values), W_dec).square().sum(), asked)
+    _assert_same(ours, plain)
+
+
+def _encoder_and_codes(codes: Codes) -> tuple[Tensor, Tensor, Tensor, Codes]:
+    x, W_enc, b_enc = _double(codes.n_rows, WIDTH), _double(codes.n_latents, WIDTH), _double(codes.n_latents)
+    at_entries = (x @ W_enc.T + b_enc)[codes.row_ids, codes.latent_ids]
+    return x, W_enc, b_enc, codes.with_values(at_entries)
+
+
+def test_active_preactivations_are_the_values_that_the_dense_product_gave(codes: Codes, route: str) -> None:
+    x, W_enc, b_enc, filled = _encoder_and_codes(codes)
+    assert torch.equal(active_preactivations(filled, x, W_enc, b_enc), filled.values)
+
+
+def test_gradients_of_active_preactivations_are_those_of_the_reference(codes: Codes, route: str) -> None:
+    x, weight, bias, filled = _encoder_and_codes(codes)
+    cotangent = _double(len(codes.values))
+    gradients = []
+    for encode in (active_preactivations, plain_encode.active_preactivations):
+        W_enc, b_enc = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        gradients.append(torch.autograd.grad(encode(filled, x, W_enc, b_enc), (W_enc, b_enc), cotangent))
+    for ours, plain in zip(*gradients, strict=True):
+        _assert_same(ours, plain)
+
+
+def test_latents_that_are_silent_get_no_gradient_at_all(make_codes: Callable[..., Codes], route: str) -> None:
+    mask = torch.rand(7, 63) < 0.3
+    mask[:, ::3] = False
+    x, W_enc, b_enc, filled = _encoder_and_codes(make_codes(7, 63, mask=mask))
+    W_dec = _double(63, WIDTH).requires_grad_()
+    W_enc.requires_grad_(), b_enc.requires_grad_()
+    values = active_preactivations(filled, x, W_enc, b_enc)
+    sparse_decode(filled.with_values(values), W_dec).square().sum().backward()
+    for gradient in (W_enc.grad, b_enc.grad, W_dec.grad):
+        assert gradient is not None
+        assert torch.equal(gradient[::3], torch.zeros_like(gradient[::3]))
+        assert gradient.abs().sum() > 0
+
+
+def test_both_routes_agree_to_rounding_in_single_precision(
+    make_codes: Callable[..., Codes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = make_codes(100, 63, 0.2)
+    codes = codes.with_values(codes.values.float())
+    W_dec, source = torch.randn(63, 100), torch.randn(100, 100)
+    results = []
+    for dense_from in (0.0, 2.0):
+        monkeypatch.setattr("unweave.kernels.density.DENSE_FROM", dense_from)
+        results.append(
+            (
+                sparse_decode(codes, W_dec),
+                sampled_dot(codes, source, W_dec),
+                segment_sum(codes, codes.values, source),
+            )
+        )
+    for dense, sparse in zip(*results, strict=True):
+        torch.testing.assert_close(dense, sparse, rtol=1e-5, atol=1e-5)
+
+
+def test_the_route_changes_at_the_stated_share_of_active_entries(make_codes: Callable[..., Codes]) -> None:
+    mask = torch.zeros(10, 100, dtype=torch.bool)
+    mask.view(-1)[: int(DENSE_FROM * 1000)] = True
+    assert is_dense(make_codes(10, 100, mask=mask))
+    mask.view(-1)[0] = False
+    assert not is_dense(make_codes(10, 100, mask=mask))

@@ -1,0 +1,99 @@
+"""Tables and latents as they look in a terminal."""
+
+import inspect
+import math
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from unweave.analysis.doctor import Finding
+from unweave.analysis.latent_records import Example, TokenWeight
+from unweave.config import describe
+from unweave.metrics import definitions
+from unweave.storage.latent_index import LatentIndex
+from unweave.storage.run_folder import Run
+
+_MARKS = {"good": ("ok     ", "green"), "warning": ("look   ", "yellow"), "problem": ("problem", "red")}
+_SHARES = {"dead_share", "dense_share"}
+
+
+def print_results(run: Run) -> None:
+    """The figures of a run, with standard errors and what is usual."""
+    results = run.results
+    table = Table(title=f"{run.path}: measured on {results['n_tokens']:,} held-out tokens", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("±", justify="right")
+    table.add_column("usual in a good coder")
+    for name, definition in definitions().items():
+        if name in results:
+            error = results["standard_errors"].get(name)
+            table.add_row(definition.title, _figure(name, results[name]), _figure(name, error), definition.good)
+    _console().print(table)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """What the doctor found, the gravest first."""
+    console = _console()
+    for finding in findings:
+        mark, colour = _MARKS[finding.level]
+        console.print(Text.assemble((mark, colour), "  ", (finding.title, "bold"), ". ", finding.advice))
+
+
+def print_latent(index: LatentIndex, latent: int) -> None:
+    """One latent with its examples, the activation as the background of each token."""
+    record, vocabulary, console = index[latent], index.vocabulary(), _console()
+    console.print(Text(f"latent {latent} of {len(index)}", style="bold"))
+    if record.n_fires == 0:
+        console.print("never fired on the measured text")
+    else:
+        console.print(
+            f"fires on {record.density:.3%} of tokens ({record.n_fires:,} times), "
+            f"max {record.max_activation:.2f}, mean when active {record.mean_activation:.2f}"
+        )
+    for label, weights in (("promotes", record.promoted), ("suppresses", record.suppressed)):
+        if weights:
+            console.print(Text.assemble((f"{label:<11}", "bold"), _weights(weights, vocabulary)))
+    for example in record.examples:
+        peak = example.activations[example.peak]
+        console.print(Text.assemble((f"{peak:7.2f}  ", "dim"), _tokens(example, vocabulary, record.max_activation)))
+        console.print(Text(f"         {example.document}", style="dim"))
+
+
+def print_description(name: str, config: type, known: list[str]) -> None:
+    """The settings of one section of a recipe."""
+    console = _console()
+    console.print(Text(f"[{name}]" if name != "recipe" else "recipe", style="bold"), inspect.getdoc(config) or "", "\n")
+    for field in describe(config):
+        console.print(Text.assemble((field.name, "bold cyan"), f" ({field.type}) = {field.default}"))
+        console.print(Text(f"    {field.doc}"))
+    console.print(Text(f"\nsections: {', '.join(known)}", style="dim"))
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False, markup=False)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.2%}" if name in _SHARES else f"{value:.4g}"
+
+
+def _weights(weights: list[TokenWeight], vocabulary: list[str]) -> str:
+    return "  ".join(f"{_visible(vocabulary[w.token_id])!r} {w.weight:+.2f}" for w in weights)
+
+
+def _tokens(example: Example, vocabulary: list[str], strongest: float) -> Text:
+    text = Text()
+    for token_id, activation in zip(example.token_ids, example.activations, strict=True):
+        level = round(200 * activation / strongest) if strongest > 0 else 0
+        style = f"black on rgb(255,{235 - level},{215 - level})" if activation > 0 else ""
+        text.append(_visible(vocabulary[token_id]), style=style)
+    return text
+
+
+def _visible(token: str) -> str:
+    return token.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")

@@ -1,0 +1,1 @@
+"""Evaluation suites: figures of a finished coder on held-out text."""

@@ -1,0 +1,83 @@
+"""The core figures of a coder: how well it reconstructs, how sparse it is, and what it costs the model."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.coders import SparseCoder
+from unweave.metrics import L0, CodedRows, Density, Jackknife, Reconstruction, SplicedLoss, SplicedLosses
+from unweave.models.language_model import LanguageModel
+from unweave.types import Codes, Rows, TokenBatch
+
+Reconstruct = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
+
+
+class Measured(NamedTuple):
+    """Figures by name, and the standard error of each by leaving out blocks of text."""
+
+    figures: dict[str, float]
+    standard_errors: dict[str, float]
+
+
+class MeasuredRows(NamedTuple):
+    """Figures that need the rows alone, with what the splicing pass and the pages go on from."""
+
+    measured: Measured
+    n_rows: int
+    mean_D: Float[Tensor, " D"]
+    """Mean of the measured rows."""
+    density_L: Float[Tensor, " L"]
+
+
+def measure_rows(
+    coder: SparseCoder, site: str, rows: Iterable[Rows], observe: Callable[[Rows, Codes], None]
+) -> MeasuredRows:
+    """Reconstruction, L0 and density over all rows, in one pass; ``observe`` sees each batch's codes too."""
+    reconstruction = Jackknife(lambda: Reconstruction(coder.d_model))
+    l0, density = Jackknife(L0), Jackknife(lambda: Density(coder.n_latents))
+    for batch in rows:
+        x = batch.activations[site].to(coder.W_dec.dtype)
+        codes = coder.encode(x)
+        coded = CodedRows(x, codes, coder.decode(codes))
+        for metric in (reconstruction, l0, density):
+            metric.update(coded)
+        observe(batch, codes)
+    all_rows, firing = reconstruction.total(), density.total()
+    assert isinstance(all_rows, Reconstruction) and isinstance(firing, Density)
+    figures = {**all_rows.compute(), **l0.total().compute(), **firing.compute()}
+    errors = {**reconstruction.standard_errors(), **l0.standard_errors(), **density.standard_errors()}
+    return MeasuredRows(Measured(figures, errors), all_rows.n_rows, all_rows.mean_D.float(), firing.density_L)
+
+
+def measure_splicing(
+    model: LanguageModel,
+    site: str,
+    batches: Iterable[TokenBatch],
+    reconstruct: Reconstruct,
+    mean_D: Float[Tensor, " D"],
+) -> Measured:
+    """Next-token losses with the site replaced by its reconstruction, by zero and by the mean row.
+
+    Special tokens, which the coder was not trained on, keep their own activations under every replacement.
+    """
+    replacements = {
+        "spliced": lambda x: reconstruct(x.flatten(0, 1)).view_as(x).to(x.dtype),
+        "zero_ablated": torch.zeros_like,
+        "mean_ablated": lambda x: mean_D.to(x).expand_as(x),
+    }
+    loss = Jackknife(SplicedLoss)
+    for batch in batches:
+        is_special = ~batch.is_content.to(model.device)[..., None]
+        replaced = {}
+        for name, replacement in replacements.items():
+            with model.patch({site: _outside(is_special, replacement)}):
+                replaced[name] = model.logits(batch.token_ids)
+        loss.update(SplicedLosses(batch.token_ids, model.logits(batch.token_ids), replaced))
+    return Measured(loss.total().compute(), loss.standard_errors())
+
+
+def _outside(is_special: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.where(is_special, x, replacement(x))

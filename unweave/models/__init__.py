@@ -1,0 +1,1 @@
+"""Unmodified Hugging Face models, read and edited through plain PyTorch hooks."""

@@ -1,0 +1,177 @@
+"""An unmodified Hugging Face model with the two methods that matter here: ``capture`` and ``patch``."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from unweave.coders import SparseCoder
+from unweave.errors import UserError
+from unweave.models.sites import Site, SiteMap
+from unweave.types import Codes
+
+EMBEDDED = "builtin:pylm"
+"""Name of the small language model that comes with the package."""
+
+Edit = Callable[[Tensor], Tensor]
+"""From the activations [N, T, D] at a site to their replacement of the same shape."""
+
+
+class LatentEdit(NamedTuple):
+    """Change a coder's latents and keep what the coder does not explain: ``x + (decode(g(codes)) - decode(codes))``.
+
+    Where ``change`` returns its argument, x comes back bit for bit.
+    """
+
+    coder: SparseCoder
+    change: Callable[[Codes], Codes]
+
+    def __call__(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
+        rows = x.flatten(0, 1).to(self.coder.W_dec.dtype)
+        codes = self.coder.encode(rows)
+        delta = self.coder.decode(self.change(codes)) - self.coder.decode(codes)
+        return x + delta.view_as(x).to(x.dtype)
+
+
+class LanguageModel:
+    """A causal language model whose activations can be captured and patched at named sites."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        """Wrap a loaded Hugging Face model (kept as it is, in eval mode, without gradients) and its tokenizer."""
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.sites = SiteMap(model, model.config.model_type)
+
+    @classmethod
+    def load(
+        cls, name_or_folder: str | Path = EMBEDDED, *, device: str = "cpu", dtype: str = "float32"
+    ) -> "LanguageModel":
+        """Load ``builtin:pylm``, a local Hugging Face folder, or a model id of the hub; safetensors weights only."""
+        from unweave.models.loading import load_model_and_tokenizer
+
+        model, tokenizer = load_model_and_tokenizer(str(name_or_folder), dtype)
+        return cls(model.to(device), tokenizer, str(name_or_folder))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def max_context(self) -> int:
+        """The longest sequence the model was made for."""
+        return self.model.config.max_position_embeddings
+
+    @property
+    def n_vocabulary(self) -> int:
+        return self.model.config.vocab_size
+
+    def width(self, site: str) -> int:
+        """Width of the activations at a site, found by a one-token forward pass."""
+        tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
+        return next(iter(self.capture(tokens, [site]).values())).shape[-1]
+
+    @torch.no_grad()
+    def logits(self, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N T V"]:
+        """Next-token logits, with the edits of any open ``patch``."""
+        return self.model(input_ids=tokens.to(self.device), use_cache=False).logits
+
+    @torch.no_grad()
+    def capture(self, tokens: Int[Tensor, "N T"], sites: Sequence[str]) -> dict[str, Float[Tensor, "N T _"]]:
+        """Activations at each site, under its canonical name; the pass ends at the deepest of them.
+
+        No cache of keys and values is built and no logits are computed. The tensors are the model's own: do not write
+        to them.
+        """
+        resolved = [self.sites.resolve(name) for name in sites]
+        if not resolved:
+            raise UserError("capture needs at least one site, got none; for example layers.0.resid_post")
+        captured: dict[str, Tensor] = {}
+        wanted = len({site.name for site in resolved})
+
+        def read(site: Site, x: Tensor) -> None:
+            captured[site.name] = x
+            if len(captured) == wanted:
+                raise _AllCaptured
+
+        with self._hooks(dict.fromkeys(resolved, read)):
+            try:
+                self.model(input_ids=tokens.to(self.device), use_cache=False)
+            except _AllCaptured:
+                return {site.name: captured[site.name] for site in resolved}
+        raise self._never_fired([site.name for site in resolved if site.name not in captured])
+
+    @contextmanager
+    def patch(self, edits: Mapping[str, Edit]) -> Iterator[None]:
+        """Within the block, every forward pass of the model goes on from the edited activations.
+
+        Raises ``UserError`` on leaving if the model ran nothing at one of the sites.
+        """
+        resolved = {self.sites.resolve(name): edit for name, edit in edits.items()}
+        fired: set[str] = set()
+
+        def applying(edit: Edit) -> Callable[[Site, Tensor], Tensor]:
+            def apply(site: Site, x: Tensor) -> Tensor:
+                fired.add(site.name)
+                return edit(x)
+
+            return apply
+
+        with self._hooks({site: applying(edit) for site, edit in resolved.items()}):
+            yield
+        if silent := [site.name for site in resolved if site.name not in fired]:
+            raise self._never_fired(silent)
+
+    @contextmanager
+    def _hooks(self, actions: Mapping[Site, Callable[[Site, Tensor], Tensor | None]]) -> Iterator[None]:
+        handles: list[RemovableHandle] = []
+        try:
+            for site, action in actions.items():
+                module = self.model.get_submodule(site.module)
+                if site.side == "in":
+                    handles.append(module.register_forward_pre_hook(_pre_hook(site, action), with_kwargs=True))
+                else:
+                    handles.append(module.register_forward_hook(_post_hook(site, action)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _never_fired(self, names: list[str]) -> UserError:
+        return UserError(
+            f"the forward pass never reached {', '.join(names)}; run the model, or name one of its own sites"
+        )
+
+
+class _AllCaptured(Exception):
+    """Ends a forward pass once every site was read."""
+
+
+def _pre_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> Callable[..., Any]:
+    def hook(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        for i, value in enumerate(args):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                new = action(site, value)
+                return None if new is None else ((*args[:i], new, *args[i + 1 :]), kwargs)
+        name = next(name for name, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point())
+        new = action(site, kwargs[name])
+        return None if new is None else (args, {**kwargs, name: new})
+
+    return hook
+
+
+def _post_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> Callable[..., Any]:
+    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return action(site, output)
+        new = action(site, output[0])
+        return None if new is None else type(output)((new, *output[1:]))
+
+    return hook

@@ -1,0 +1,56 @@
+"""Load a causal language model and its tokenizer from the package, a folder or the hub; safetensors weights only."""
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+from unweave.errors import UserError, nearest
+
+_EMBEDDED_FOLDERS = {"builtin:pylm": "embedded"}
+
+
+def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
+    """The model (in ``dtype``, on the CPU) and its tokenizer, or ``None`` for a folder that has no tokenizer."""
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
+    source = _source(name)
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True)
+    except SafetensorError as error:
+        raise UserError(f"the weights of {name!r} are damaged ({error}); fetch or copy the model again") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a language model from {name!r}: {_first_line(error)}") from error
+    return model, _tokenizer(source)
+
+
+def _source(name: str) -> str:
+    if name.startswith("builtin:"):
+        if name not in _EMBEDDED_FOLDERS:
+            raise UserError(f"there is no embedded model {name!r}{nearest(name, _EMBEDDED_FOLDERS)}")
+        return str(importlib.resources.files("unweave.models") / _EMBEDDED_FOLDERS[name])
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"folder {name!r} has no config.json; give the folder of a Hugging Face model")
+        return str(path)
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"there is no model folder {name!r}; give an existing folder, a hub id, or builtin:pylm")
+    return name
+
+
+def _tokenizer(source: str) -> Any:
+    from transformers import AutoTokenizer
+
+    if Path(source).is_dir() and not list(Path(source).glob("tokenizer*")):
+        return None
+    return AutoTokenizer.from_pretrained(source, model_max_length=10**9)  # packing checks the length
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")

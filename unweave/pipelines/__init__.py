@@ -1,0 +1,1 @@
+"""One verb each: straight lines that join the rooms below."""

@@ -1,0 +1,94 @@
+"""Measure a finished coder on held-out text and record all of its latents."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from unweave.activations.harvest import rows_of
+from unweave.analysis.latent_records import LatentRecord, LatentRecorder
+from unweave.coders import SparseCoder
+from unweave.evals.core import MeasuredRows, measure_rows, measure_splicing
+from unweave.metrics import definitions
+from unweave.models.logit_lens import promoted_and_suppressed
+from unweave.models.tokens import token_texts
+from unweave.pipelines.progress import Bar, Watch
+from unweave.pipelines.recipe import read_job
+from unweave.pipelines.report import write_report
+from unweave.pipelines.workbench import Workbench, set_up
+from unweave.storage.latent_index import write_latents
+from unweave.storage.run_folder import Run, write_json
+from unweave.types import Codes, Rows, TokenBatch
+
+_SPLICE_SEQUENCES = 8
+"""Sequences per splicing batch; each batch is a block for the standard errors."""
+
+
+def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
+    """Measure a run anew, with its own recipe or with overrides such as ``evaluation.tokens=1_000_000``."""
+    run = Run(path)
+    coder = run.coder
+    bench = set_up(read_job(str(run.path / "config.toml"), overrides).recipe)
+    measure_into(run.path, bench, coder.to(bench.model.device), watch)
+    run = Run(path)
+    write_report(run, name=run.path.name)
+    return run
+
+
+def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watch) -> None:
+    """Write ``results.json`` and ``latents.sqlite`` of a coder."""
+    config = bench.recipe.evaluation
+    with watch.bar("measuring latents", config.tokens) as bar:
+        rows, records = _measure_rows(bench, coder, bar)
+    with watch.bar("measuring loss", config.splice_tokens) as bar:
+        batches = bench.token_batches(bench.corpus.held_out, _SPLICE_SEQUENCES)
+        spliced = measure_splicing(
+            bench.model,
+            bench.site,
+            _limited(batches, config.splice_tokens, bar),
+            lambda x: coder.decode(coder.encode(x.float())),
+            rows.mean_D,
+        )
+    figures = rows.measured.figures | spliced.figures
+    errors = rows.measured.standard_errors | spliced.standard_errors
+    write_json(
+        folder / "results.json",
+        {
+            **figures,
+            "n_tokens": rows.n_rows,
+            "n_latents": coder.n_latents,
+            "d_model": coder.d_model,
+            "standard_errors": errors,
+            "definition_versions": {name: definition.version for name, definition in definitions().items()},
+        },
+    )
+    write_latents(folder / "latents.sqlite", records, token_texts(bench.model, range(bench.model.n_vocabulary)))
+
+
+def _measure_rows(bench: Workbench, coder: SparseCoder, bar: Bar) -> tuple[MeasuredRows, list[LatentRecord]]:
+    config = bench.recipe.evaluation
+    recorder = LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
+    current: list[TokenBatch] = []
+
+    def rows() -> Iterator[Rows]:
+        for batch in _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar):
+            current[:] = [batch]
+            yield rows_of(batch, bench.model.capture(batch.token_ids, [bench.site]))
+
+    def observe(rows: Rows, codes: Codes) -> None:
+        recorder.update(current[0], rows, codes)
+
+    measured = measure_rows(coder, bench.site, rows(), observe)
+    tables = promoted_and_suppressed(bench.model, bench.site, coder.W_dec, config.promoted)
+    promoted, suppressed = tables if tables is not None else (None, None)
+    names = [document.name for document in bench.corpus.held_out]
+    return measured, recorder.records(names, promoted, suppressed)
+
+
+def _limited(batches: Iterator[TokenBatch], n_tokens: int, bar: Bar) -> Iterator[TokenBatch]:
+    """Batches until ``n_tokens`` content tokens were given out, or the text ends."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += int(batch.is_content.sum())
+        bar.at(min(seen, n_tokens))
+        if seen >= n_tokens:
+            return

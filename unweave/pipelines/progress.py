@@ -1,0 +1,53 @@
+"""What a person sees while a pipeline works: bars with time left and live figures, a line for each thing done."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Watch:
+    """Shows progress on a console; ``Watch(quiet=True)`` shows nothing."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+
+    def say(self, text: str) -> None:
+        """One line about something that was done."""
+        self.console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator["Bar"]:
+        """A bar that fills up while the block runs."""
+        columns = (
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
+            yield Bar(progress, progress.add_task(title, total=total, figures=""))
+
+
+class Bar:
+    """One running bar."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def at(self, done: int, **figures: str) -> None:
+        """So much is done; ``figures`` are shown beside the bar."""
+        text = "  ".join(f"{name} {value}" for name, value in figures.items())
+        self._progress.update(self._task, completed=done, figures=text)

@@ -1,0 +1,58 @@
+"""Turn what a run holds into pages and a coder card."""
+
+from pathlib import Path
+from typing import Any
+
+from unweave.analysis.doctor import Finding, diagnose
+from unweave.formats.files import write_atomically
+from unweave.metrics import definitions
+from unweave.pages.card import coder_card
+from unweave.pages.report import ReportData, report_files
+from unweave.storage.run_folder import Run
+
+
+def write_report(run: Run, *, name: str) -> Path:
+    """Write ``report/`` and the coder's card; returns the path of the report's first page."""
+    results = run.results
+    findings = diagnose_run(run)
+    data = ReportData(
+        name=name,
+        facts=_facts(run),
+        results=figures(results),
+        definitions=definitions(),
+        curve=run.curve,
+        records=list(run.latents),
+        vocabulary=run.latents.vocabulary(),
+        findings=findings,
+    )
+    for path, content in report_files(data).items():
+        write_atomically(run.path / "report" / path, content)
+    card = coder_card(name, data.facts, data.results, results["standard_errors"], definitions(), findings)
+    write_atomically(run.path / "coder" / "README.md", card)
+    return run.path / "report" / "index.html"
+
+
+def diagnose_run(run: Run) -> list[Finding]:
+    """What the doctor says of a run."""
+    return diagnose(run.results, run.curve)
+
+
+def figures(results: dict[str, Any]) -> dict[str, float]:
+    """The defined figures among the results, in the order in which they are shown."""
+    return {name: results[name] for name in definitions() if name in results}
+
+
+def _facts(run: Run) -> dict[str, str]:
+    results, manifest = run.results, run.manifest
+    origin = run.coder.origin
+    assert origin is not None
+    return {
+        "Model": origin.model,
+        "Site": origin.site,
+        "Coder": f"{type(run.coder).__name__}, {results['n_latents']:,} latents on width {results['d_model']}",
+        "Trained on": f"{manifest['rows_trained']:,} tokens of {manifest['documents']['train']:,} documents",
+        "Measured on": f"{results['n_tokens']:,} tokens of held-out documents",
+        "Seed": str(manifest["seed"]),
+        "Device": manifest["device"],
+        "Versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+    }

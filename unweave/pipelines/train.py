@@ -1,0 +1,126 @@
+"""The main job: harvest activations, train a coder on them, measure it, look at its latents, write the run."""
+
+import hashlib
+import itertools
+import json
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unweave.activations.harvest import harvest
+from unweave.activations.shuffle import shuffled
+from unweave.coders import Origin, SparseCoder, architecture
+from unweave.formats.files import write_atomically
+from unweave.formats.native import write_coder
+from unweave.formats.texts import Corpus
+from unweave.pipelines.evaluate import measure_into
+from unweave.pipelines.interrupt import stop_on_interrupt
+from unweave.pipelines.progress import Watch
+from unweave.pipelines.recipe import Job
+from unweave.pipelines.report import write_report
+from unweave.pipelines.workbench import Workbench, set_up
+from unweave.storage.run_folder import Run, check_free, new_run_folder, write_json
+from unweave.training.loop import Progress, Trainee, finish, new_trainee, train
+from unweave.types import Rows
+
+_SAMPLE_BATCHES = 4
+"""Token batches from which the input scale and the mean row are estimated."""
+
+
+def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Run:
+    """Train, measure and report into ``out``; Ctrl-C ends the training early and measures what there is."""
+    check_free(out, overwrite=overwrite)
+    started = time.time()
+    bench = set_up(job.recipe)
+    watch.say(f"{bench.model.name} at {bench.site}, {len(bench.corpus.train)} documents to train on")
+    rows, trainee = _new_trainee(job, bench)
+    with new_run_folder(out, overwrite=overwrite) as folder:
+        write_atomically(folder / "config.toml", job.to_toml())
+        n_rows = _train_into(folder, trainee, rows, job, watch)
+        coder = finish(trainee)
+        coder.origin = Origin(bench.model.name, bench.site)
+        write_coder(folder / "coder", coder)
+        trained = time.time()
+        write_json(folder / "manifest.json", _manifest(job, bench, n_rows) | {"seconds_training": trained - started})
+        measure_into(folder, bench, coder, watch)
+        write_report(Run(folder), name=out.name)
+    watch.say(f"training took {trained - started:.0f} s, measuring and the report {time.time() - trained:.0f} s")
+    return Run(out)
+
+
+def _new_trainee(job: Job, bench: Workbench) -> tuple[Iterator[Rows], Trainee]:
+    """A coder set up on the first rows, and all rows again from the first."""
+    torch.manual_seed(job.recipe.seed)
+    rows = harvest(bench.model, _endless(bench), [bench.site])
+    first = list(itertools.islice(rows, _SAMPLE_BATCHES))
+    sample = torch.cat([batch.activations[bench.site] for batch in first]).float()
+    coder: SparseCoder = architecture(job.coder_type)(job.coder, sample.shape[1]).to(bench.model.device)
+    trainee = new_trainee(job.coder_type, bench.site, coder, sample, job.recipe.training)
+    return itertools.chain(first, rows), trainee
+
+
+def _endless(bench: Workbench) -> Iterator[Any]:
+    while True:
+        yield from bench.token_batches(bench.corpus.train)
+
+
+def _train_into(folder: Path, trainee: Trainee, rows: Iterator[Rows], job: Job, watch: Watch) -> int:
+    """Train, with every report a line of metrics.jsonl; returns the number of rows seen."""
+    config = job.recipe.training
+    batches = shuffled(rows, config.buffer, config.batch, torch.Generator().manual_seed(job.recipe.seed))
+    started, n_rows = time.time(), 0
+    with (
+        watch.bar("training", config.rows) as bar,
+        (folder / "metrics.jsonl").open("w") as log,
+        stop_on_interrupt() as interrupt,
+    ):
+        for progress in train([trainee], batches, config):
+            n_rows = progress.rows
+            seconds = time.time() - started
+            log.write(json.dumps(_log_line(progress, trainee.name, seconds)) + "\n")
+            log.flush()
+            bar.at(min(n_rows, config.rows), **_live(progress.metrics[trainee.name], n_rows / seconds))
+            if interrupt.requested:
+                break
+    if n_rows < config.rows:
+        watch.say(f"stopped after {n_rows:,} of {config.rows:,} rows; measuring the coder as it is")
+    return n_rows
+
+
+def _log_line(progress: Progress, name: str, seconds: float) -> dict[str, float]:
+    head = {"step": progress.step, "rows": progress.rows, "seconds": round(seconds, 3), "lr": progress.lr}
+    return head | progress.metrics[name]
+
+
+def _live(figures: dict[str, float], rows_per_second: float) -> dict[str, str]:
+    return {
+        "L0": f"{figures['l0']:.1f}",
+        "EV": f"{figures['explained_variance']:.3f}",
+        "dead": f"{figures['dead_share']:.1%}",
+        "tokens/s": f"{rows_per_second:,.0f}",
+    }
+
+
+def _manifest(job: Job, bench: Workbench, n_rows: int) -> dict[str, Any]:
+    return {
+        "versions": {name: version(name) for name in ("unweave", "torch", "transformers", "tokenizers")},
+        "python": platform.python_version(),
+        "device": str(bench.model.device),
+        "threads": torch.get_num_threads(),
+        "seed": job.recipe.seed,
+        "rows_trained": n_rows,
+        "documents": {"train": len(bench.corpus.train), "held_out": len(bench.corpus.held_out)},
+        "text_sha256": _text_hash(bench.corpus),
+    }
+
+
+def _text_hash(corpus: Corpus) -> str:
+    digest = hashlib.sha256()
+    for document in itertools.chain(corpus.train, corpus.held_out):
+        digest.update(document.name.encode() + b"\0" + document.text.encode() + b"\0")
+    return digest.hexdigest()
