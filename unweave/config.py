@@ -109,7 +109,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 @cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
+def _adapter(cls: Any) -> Any:
     return TypeAdapter(with_config(ConfigDict(extra="forbid", strict=False))(cls))
 
 

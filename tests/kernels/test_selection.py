@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -34,7 +36,7 @@ def _assert_well_formed(codes: Codes, pre: Tensor) -> None:
     assert codes.n_latents == pre.shape[1]
     assert len(offsets) == pre.shape[0] + 1
     assert (offsets[0], offsets[-1]) == (0, len(codes.values))
-    for row, (start, end) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for row, (start, end) in enumerate(pairwise(offsets)):
         latents = codes.latent_ids[start:end].tolist()
         assert latents == sorted(set(latents))
         assert codes.row_ids[start:end].tolist() == [row] * (end - start)
@@ -115,7 +117,9 @@ def test_top_k_of_batch_keeps_exactly_the_largest_positive_values(
         _assert_largest_of_batch(top_k_of_batch(pre, k), pre, k)
 
 
-@given(st.lists(st.lists(st.floats(-9, 9, width=32), min_size=7, max_size=7), min_size=1, max_size=7), st.integers(1, 7))
+@given(
+    st.lists(st.lists(st.floats(-9, 9, width=32), min_size=7, max_size=7), min_size=1, max_size=7), st.integers(1, 7)
+)
 def test_top_k_of_batch_is_right_on_any_finite_numbers(rows: list[list[float]], k: int) -> None:
     pre = torch.tensor(rows)
     _assert_largest_of_batch(top_k_of_batch(pre, k), pre, k)

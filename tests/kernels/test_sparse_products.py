@@ -41,7 +41,11 @@ def test_segment_sum_adds_up_the_rows_of_each_latent(codes: Codes, route: str) -
 def test_sampled_dot_is_the_product_at_the_active_entries(codes: Codes, route: str) -> None:
     left, right = _double(codes.n_rows, WIDTH), _double(codes.n_latents, WIDTH)
     entries = range(len(codes.values))
-    expected = _double(0) if not len(entries) else torch.stack([left[codes.row_ids[e]] @ right[codes.latent_ids[e]] for e in entries])
+    expected = (
+        _double(0)
+        if not len(entries)
+        else torch.stack([left[codes.row_ids[e]] @ right[codes.latent_ids[e]] for e in entries])
+    )
     _assert_same(sampled_dot(codes, left, right), expected)
     _assert_same(plain_dot.sampled_dot(codes, left, right), expected)
 

@@ -1,9 +1,13 @@
 """Read the figures of a run and say in plain words what is off and what to try."""
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 Level = Literal["good", "warning", "problem"]
+
+
+Results = Mapping[str, Any]
+Curve = Sequence[Mapping[str, float]]
 
 
 class Finding(NamedTuple):
@@ -14,7 +18,7 @@ class Finding(NamedTuple):
     advice: str
 
 
-def diagnose(results: Mapping[str, float], curve: list[dict[str, float]]) -> list[Finding]:
+def diagnose(results: Results, curve: Curve) -> list[Finding]:
     """Findings, the gravest first, from the figures of results.json and the lines of metrics.jsonl."""
     checks = (
         _explained_variance,
@@ -32,10 +36,7 @@ def diagnose(results: Mapping[str, float], curve: list[dict[str, float]]) -> lis
     return sorted(findings, key=lambda finding: order[finding.level])
 
 
-Curve = list[dict[str, float]]
-
-
-def _explained_variance(results: Mapping[str, float], _: Curve) -> Finding:
+def _explained_variance(results: Results, _: Curve) -> Finding:
     value = results["explained_variance"]
     if value >= 0.8:
         return Finding("good", f"Explained variance is {value:.2f}", "The reconstruction keeps most of what varies.")
@@ -44,7 +45,7 @@ def _explained_variance(results: Mapping[str, float], _: Curve) -> Finding:
     return Finding(level, f"Explained variance is {value:.2f}, under 0.80", advice)
 
 
-def _l0(results: Mapping[str, float], _: Curve) -> Finding | None:
+def _l0(results: Results, _: Curve) -> Finding | None:
     value = results["l0"]
     if value > 200:
         advice = "So many active latents are hard to read. Lower coder.k, or raise coder.l1_coefficient."
@@ -55,7 +56,7 @@ def _l0(results: Mapping[str, float], _: Curve) -> Finding | None:
     return None
 
 
-def _dead(results: Mapping[str, float], _: Curve) -> Finding:
+def _dead(results: Results, _: Curve) -> Finding:
     value = results["dead_share"]
     measured = f"on {results['n_tokens']:,.0f} measured tokens"
     if value <= 0.1:
@@ -69,7 +70,7 @@ def _dead(results: Mapping[str, float], _: Curve) -> Finding:
     )
 
 
-def _dense(results: Mapping[str, float], _: Curve) -> Finding | None:
+def _dense(results: Results, _: Curve) -> Finding | None:
     value = results["dense_share"]
     if value <= 0.02:
         return None
@@ -77,7 +78,7 @@ def _dense(results: Mapping[str, float], _: Curve) -> Finding | None:
     return Finding("warning", f"{value:.1%} of the latents fire on more than 10 % of tokens", advice)
 
 
-def _loss_recovered(results: Mapping[str, float], _: Curve) -> Finding | None:
+def _loss_recovered(results: Results, _: Curve) -> Finding | None:
     value = results["loss_recovered_mean"]
     if value != value:
         return Finding(
@@ -94,7 +95,7 @@ def _loss_recovered(results: Mapping[str, float], _: Curve) -> Finding | None:
     return Finding(level, f"Only {value:.0%} of the loss is recovered against mean ablation", advice)
 
 
-def _overfit(results: Mapping[str, float], curve: Curve) -> Finding | None:
+def _overfit(results: Results, curve: Curve) -> Finding | None:
     if not curve:
         return None
     last = [line["explained_variance"] for line in curve[-5:]]
@@ -107,7 +108,7 @@ def _overfit(results: Mapping[str, float], curve: Curve) -> Finding | None:
     return Finding("warning", f"Explained variance is {gap:.2f} lower on held-out text than in training", advice)
 
 
-def _threshold(results: Mapping[str, float], curve: Curve) -> Finding | None:
+def _threshold(results: Results, curve: Curve) -> Finding | None:
     if not curve or "l1" in curve[-1]:
         return None
     trained = sum(line["l0"] for line in curve[-5:]) / len(curve[-5:])
@@ -117,7 +118,7 @@ def _threshold(results: Mapping[str, float], curve: Curve) -> Finding | None:
     return Finding("warning", f"L0 is {results['l0']:.1f} in use but was {trained:.1f} in training", advice)
 
 
-def _unfinished(_: Mapping[str, float], curve: Curve) -> Finding | None:
+def _unfinished(_: Results, curve: Curve) -> Finding | None:
     """The last tenth of the run should be flat."""
     if len(curve) < 20:
         return None
@@ -130,7 +131,7 @@ def _unfinished(_: Mapping[str, float], curve: Curve) -> Finding | None:
     return Finding("warning", f"Explained variance rose by {after - before:.3f} in the last tenth of the run", advice)
 
 
-def _unhurt(results: Mapping[str, float], _: Curve) -> Finding | None:
+def _unhurt(results: Results, _: Curve) -> Finding | None:
     if results["ce_spliced"] >= results["ce_clean"] - 0.01:
         return None
     advice = "A reconstruction cannot inform the model; the measured text is too small or very unlike the model's own."

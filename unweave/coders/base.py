@@ -6,7 +6,7 @@ bias is subtracted from the input, so a coder explains how a row differs from th
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -112,11 +112,10 @@ class SparseCoder(nn.Module, ABC):
         self.b_dec.copy_(x_BD.mean(0))
 
     @torch.no_grad()
-    def fold_input_scale(self, scale: float) -> Self:
+    def fold_input_scale(self, scale: float) -> None:
         """Turn a coder trained on ``scale * x`` into one that reads and writes x itself, exactly.
 
         Both directions keep their weights, so decoder rows stay unit vectors and activations are in units of x.
         """
         for name in self.scales_with_input:
             getattr(self, name).div_(scale)
-        return self

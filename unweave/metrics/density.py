@@ -1,6 +1,6 @@
 """How often each latent fires, and the shares of latents that never or nearly always do."""
 
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ class Density(Metric[CodedRows]):
         self.n_rows += batch.codes.n_rows
         self.fires_L += torch.bincount(batch.codes.latent_ids, minlength=self.fires_L.shape[0]).cpu()
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Density") -> None:
         self.n_rows += other.n_rows
         self.fires_L += other.fires_L
 

@@ -1,6 +1,6 @@
 """L0: how many latents are active per row."""
 
-from typing import Self, final
+from typing import final
 
 from unweave.metrics.base import CodedRows, Definition, Metric
 
@@ -26,7 +26,7 @@ class L0(Metric[CodedRows]):
         self.n_rows += batch.codes.n_rows
         self.n_active += batch.codes.values.shape[0]
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "L0") -> None:
         self.n_rows += other.n_rows
         self.n_active += other.n_active
 

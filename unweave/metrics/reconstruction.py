@@ -4,7 +4,7 @@ EV = 1 - sum_t |x_t - x_hat_t|^2 / sum_t |x_t - mean|^2 with the mean over all r
 of per-batch or per-token ratios, which weigh small rows more (SAELens pull request 665 tells what goes wrong then).
 """
 
-from typing import Self, final
+from typing import final
 
 import torch
 
@@ -43,7 +43,7 @@ class Reconstruction(Metric[CodedRows]):
         self.square += x.square().sum().item()
         self.error += (x - batch.x_hat).square().sum().item()
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "Reconstruction") -> None:
         self.n_rows += other.n_rows
         self.sum_D += other.sum_D
         self.square += other.square

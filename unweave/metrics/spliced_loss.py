@@ -6,7 +6,7 @@ Mean ablation is the honest baseline: zeroing a residual stream breaks a model s
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self, final
+from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +82,7 @@ class SplicedLoss(Metric[SplicedLosses]):
             if variant == "spliced":
                 self.kl += _kl(clean, logits)
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: "SplicedLoss") -> None:
         self.n_tokens += other.n_tokens
         self.clean += other.clean
         self.kl += other.kl

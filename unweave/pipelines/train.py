@@ -92,7 +92,7 @@ def _train_into(folder: Path, trainee: Trainee, rows: Iterator[Rows], job: Job, 
     return n_rows
 
 
-def _log_line(progress: Progress, name: str, seconds: float) -> dict[str, float]:
+def _log_line(progress: Progress, name: str, seconds: float) -> dict[str, int | float]:
     head = {"step": progress.step, "rows": progress.rows, "seconds": round(seconds, 3), "lr": progress.lr}
     return head | progress.metrics[name]
 

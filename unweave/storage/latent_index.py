@@ -4,7 +4,6 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 from unweave.analysis.latent_records import Example, LatentRecord, TokenWeight
@@ -29,7 +28,7 @@ def write_latents(path: Path, records: Sequence[LatentRecord], vocabulary: Seque
         database.executescript(_SCHEMA)
         database.executemany(
             "INSERT INTO latents VALUES (?, ?, ?, ?)",
-            ((r.latent, r.density, r.max_activation, json.dumps(asdict(r))) for r in records),
+            ((r.latent, r.density, r.max_activation, json.dumps(r, default=vars)) for r in records),
         )
         database.executemany("INSERT INTO vocabulary VALUES (?, ?)", enumerate(vocabulary))
     temporary.replace(path)

@@ -47,7 +47,8 @@ class Run:
     def curve(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl."""
         path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [{name: float(value) for name, value in json.loads(line).items()} for line in lines]
 
     @cached_property
     def latents(self) -> LatentIndex:

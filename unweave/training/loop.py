@@ -122,7 +122,8 @@ def train(
 
 def finish(trainee: Trainee) -> SparseCoder:
     """The coder in units of the model's own activations, ready for use."""
-    return trainee.coder.fold_input_scale(trainee.input_scale).eval().requires_grad_(False)
+    trainee.coder.fold_input_scale(trainee.input_scale)
+    return trainee.coder.eval().requires_grad_(False)
 
 
 def _step(

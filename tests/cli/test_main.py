@@ -1,0 +1,106 @@
+"""The command line as a user runs it: its own process, exit codes, one line for what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def unweave(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error::UserWarning:unweave", "-m", "unweave.cli.main", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Path], reader: str) -> Path:
+    """A folder with a recipe, a text and a finished run, as a user's would be."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "weaver.txt").write_text("".join(f"Chapter {i}.\n{reader}" for i in range(120)))
+    (folder / "small.toml").write_text(
+        f"""site = "layers.1.resid_post"
+model = {{ name = "{model_folders["gpt2"]}", device = "cpu" }}
+text = {{ source = "weaver.txt" }}
+packing = {{ context = 32 }}
+coder = {{ type = "batch_topk", n_latents = 100, k = 7 }}
+training = {{ rows = 4000, batch = 100, buffer = 1000 }}
+evaluation = {{ tokens = 1000, splice_tokens = 300 }}
+"""
+    )
+    done = unweave("train", "small.toml", "coder.k=9", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Explained variance" in done.stdout
+    assert done.stdout.rstrip().endswith("report: runs/small/report/index.html")
+    return folder
+
+
+def test_show_prints_one_latent_with_its_examples(folder: Path) -> None:
+    shown = unweave("show", "runs/small", "--latent", "3", cwd=folder)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("latent 3 of 100")
+    assert "promotes" in shown.stdout
+    assert "weaver.txt#" in shown.stdout
+
+
+def test_doctor_says_what_is_off(folder: Path) -> None:
+    said = unweave("doctor", "runs/small", cwd=folder)
+    assert said.returncode == 0, said.stderr
+    assert "Explained variance is" in said.stdout
+
+
+def test_report_writes_the_same_pages_again(folder: Path) -> None:
+    page = folder / "runs/small/report/index.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert unweave("report", "runs/small", cwd=folder).returncode == 0
+    assert page.read_bytes() == before
+
+
+def test_describe_prints_every_setting_of_an_architecture(folder: Path) -> None:
+    said = unweave("describe", "coder.batch_topk", cwd=folder)
+    assert said.returncode == 0, said.stderr
+    assert "k (int) = 32" in said.stdout
+    assert "Mean number of active latents per row." in said.stdout
+
+
+def test_sites_lists_the_sites_of_a_model(folder: Path, model_folders: dict[str, Path]) -> None:
+    listed = unweave("sites", str(model_folders["llama"]), cwd=folder).stdout.split()
+    assert "layers.2.attn.z" in listed
+    assert len(listed) == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("train", "small.toml"), "pass --overwrite"),
+        (("train", "smal.toml"), "there is no file 'smal.toml'"),
+        (("train", "small.toml", "coder.q=3", "--out", "x"), "unknown setting 'coder.q'"),
+        (("train", "small.toml", "coder.k=101", "--out", "x"), "coder.k needs 0 < k <= n_latents"),
+        (("train", "small.toml", "site=layers.1.resid_pst", "--out", "x"), "did you mean 'layers.1.resid_post'"),
+        (("train", "small.toml", "packing.context=64", "--out", "x"), "longer than the 63 tokens"),
+        (("train", "small.toml", "text.source=none.txt", "--out", "x"), "there is no text 'none.txt'"),
+        (("train", "small.toml", "model.name=./none", "--out", "x"), "no model folder './none'"),
+        (("show", "runs/none", "--latent", "1"), "there is no run folder"),
+        (("show", "runs/small", "--latent", "100"), "latents 0 to 99"),
+        (("doctor", "."), "is not a run"),
+        (("describe", "coder.topk"), "did you mean 'coder.batch_topk'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two(folder: Path, arguments: tuple[str, ...], says: str) -> None:
+    failed = unweave(*arguments, cwd=folder)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert says in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
+    assert not list(folder.glob("x*"))
+
+
+def test_damaged_model_weights_are_one_line_and_exit_code_two(
+    folder: Path, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in model_folders["gpt2"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes()[: 2000 if file.suffix == ".safetensors" else None])
+    failed = unweave("train", "small.toml", f"model.name={tmp_path}", "--out", "x", cwd=folder)
+    assert failed.returncode == 2
+    assert "damaged" in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1

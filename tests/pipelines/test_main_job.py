@@ -1,0 +1,179 @@
+"""The main job from text to report, on a tiny model."""
+
+import json
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import unweave
+from unweave.errors import UserError
+from unweave.formats.texts import read_corpus
+from unweave.pipelines.evaluate import evaluate_run
+from unweave.pipelines.progress import Watch
+from unweave.pipelines.recipe import build_job, read_job
+from unweave.pipelines.train import run_job
+from unweave.pipelines.workbench import set_up
+from unweave.storage.run_folder import Run
+
+QUIET = Watch(quiet=True)
+
+
+def test_a_run_holds_everything_that_was_made_and_measured(run: Run) -> None:
+    names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    expected = {"config.toml", "manifest.json", "metrics.jsonl", "results.json", "latents.sqlite", "report/index.html"}
+    assert expected | {"coder/config.toml", "coder/weights.safetensors", "coder/README.md"} <= names
+    assert not list(run.path.parent.glob("*.partial"))
+
+
+def test_results_have_the_promised_keys_and_are_finite(run: Run) -> None:
+    keys = "l0 explained_variance dead_share ce_clean ce_spliced loss_recovered_zero loss_recovered_mean mse dense_share kl"
+    for key in keys.split():
+        assert math.isfinite(run.results[key]), key
+        assert run.results["standard_errors"][key] >= 0
+    assert run.results["n_tokens"] >= 1500
+
+
+def test_training_lowers_the_error(run: Run) -> None:
+    assert run.curve[-1]["mse"] < 0.7 * run.curve[0]["mse"]
+    assert run.curve[-1]["rows"] == 6000
+    assert run.curve[-1]["l0"] == pytest.approx(7.0)
+
+
+def test_the_results_are_those_of_the_saved_coder_on_held_out_text(run: Run) -> None:
+    """Explained variance and L0 worked out again from the files, all rows at once."""
+    bench = set_up(read_job(str(run.path / "config.toml"), []).recipe)
+    coder = unweave.load(run.path)
+    rows = []
+    for batch in bench.token_batches(read_corpus(bench.recipe.text).held_out):
+        captured = bench.model.capture(batch.token_ids, [bench.site])[bench.site]
+        rows.append(captured[batch.is_content])
+        if sum(map(len, rows)) >= 1500:
+            break
+    x = torch.cat(rows).double()
+    codes = coder.encode(x.float())
+    error = (x - coder.decode(codes)).square().sum() / (x - x.mean(0)).square().sum()
+    assert run.results["explained_variance"] == pytest.approx(1 - error.item(), abs=1e-5)
+    assert run.results["l0"] == pytest.approx(codes.values.shape[0] / len(x))
+
+
+def test_a_run_is_repeated_bit_for_bit_from_its_own_config(run: Run, tmp_path: Path) -> None:
+    again = run_job(read_job(str(run.path / "config.toml"), []), tmp_path / "again", QUIET)
+    ours, theirs = run.coder.state_dict(), again.coder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert again.results == run.results
+
+
+def test_another_seed_gives_another_coder(recipe: dict, run: Run, tmp_path: Path) -> None:
+    recipe["seed"] = 1
+    other = run_job(build_job(recipe), tmp_path / "other", QUIET)
+    assert not torch.equal(other.coder.W_enc, run.coder.W_enc)
+
+
+def test_every_latent_has_a_record_whose_density_agrees_with_the_results(run: Run) -> None:
+    records = list(run.latents)
+    assert [record.latent for record in records] == list(range(63))
+    assert sum(record.density for record in records) == pytest.approx(run.results["l0"])
+    assert sum(record.n_fires == 0 for record in records) / 63 == pytest.approx(run.results["dead_share"])
+    assert all(len(record.promoted) == 5 for record in records)
+    assert max(len(record.examples) for record in records) == 3
+
+
+def test_evaluating_again_changes_nothing_and_overrides_do(run: Run) -> None:
+    before = run.results
+    assert evaluate_run(run.path, [], QUIET).results == before
+    fewer = evaluate_run(run.path, ["evaluation.tokens=300"], QUIET).results
+    assert fewer["n_tokens"] < before["n_tokens"]
+    assert evaluate_run(run.path, [], QUIET).results == before
+
+
+def test_the_relu_architecture_runs_the_same_job(recipe: dict, tmp_path: Path) -> None:
+    recipe["coder"] = {"type": "relu", "n_latents": 63, "l1_coefficient": 0.02}
+    run = run_job(build_job(recipe), tmp_path / "relu", QUIET)
+    assert type(run.coder).__name__ == "Relu"
+    assert run.results["explained_variance"] > 0.3
+
+
+@pytest.mark.parametrize("site", ["layers.0.attn.z", "layers.1.mlp.post", "layers.0.mlp_in", "blocks.1.hook_mlp_out"])
+def test_other_sites_run_the_same_job(recipe: dict, site: str, tmp_path: Path) -> None:
+    recipe["site"] = site
+    recipe["training"]["rows"] = 1500
+    run = run_job(build_job(recipe), tmp_path / "run", QUIET)
+    assert run.coder.origin == (recipe["model"]["name"], site.replace("blocks.1.hook_", "layers.1."))
+    assert bool(run.latents[0].promoted) == (site != "layers.0.mlp_in")
+
+
+def test_ctrl_c_ends_training_early_and_measures_what_there_is(recipe: dict, tmp_path: Path) -> None:
+    recipe["training"]["rows"] = 10_000_000
+    metrics = tmp_path / "long.partial" / "metrics.jsonl"
+
+    def interrupt() -> None:
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+            stop.wait(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stop = threading.Event()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    run = run_job(build_job(recipe), tmp_path / "long", QUIET)
+    thread.join()
+    assert 0 < run.manifest["rows_trained"] < 10_000_000
+    assert run.results["l0"] > 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_text_shorter_than_the_run_is_read_again(recipe: dict, tmp_path: Path) -> None:
+    recipe["training"]["rows"] = 40_000
+    recipe["evaluation"]["splice_tokens"] = 100
+    assert run_job(build_job(recipe), tmp_path / "epochs", QUIET).manifest["rows_trained"] == 40_000
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "says"),
+    [
+        (None, "site", "layers.7.resid_post", "has no site 'layers.7.resid_post'"),
+        ("model", "name", "./missing", "no model folder './missing'"),
+        ("text", "source", "missing.txt", "no text 'missing.txt'"),
+        ("packing", "context", 64, "longer than the 63 tokens"),
+        ("model", "device", "abacus", "model.device='abacus'"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing_behind(
+    recipe: dict, section: str | None, key: str, value: object, says: str, tmp_path: Path
+) -> None:
+    (recipe if section is None else recipe[section])[key] = value
+    with pytest.raises(UserError, match=".*") as error:
+        run_job(build_job(recipe), tmp_path / "bad", QUIET)
+    assert says in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_text_is_named_and_leaves_nothing_behind(recipe: dict, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    recipe["text"]["source"] = str(empty)
+    with pytest.raises(UserError, match="is empty"):
+        run_job(build_job(recipe), tmp_path / "bad", QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.txt"]
+
+
+def test_a_run_is_only_replaced_when_asked_and_other_folders_never(run: Run, recipe: dict, tmp_path: Path) -> None:
+    job = build_job(recipe)
+    with pytest.raises(UserError, match="pass --overwrite"):
+        run_job(job, run.path, QUIET)
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not a run"):
+        run_job(job, tmp_path, QUIET, overwrite=True)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_the_metrics_file_is_one_json_object_a_line_with_rising_rows(run: Run) -> None:
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["rows"] for line in lines] == sorted({line["rows"] for line in lines})
+    assert all(
+        {"step", "lr", "mse", "l0", "explained_variance", "dead_share", "seconds"} <= line.keys() for line in lines
+    )

@@ -1,0 +1,70 @@
+"""Recipes: reading, overriding, and what a misspelt one says."""
+
+from pathlib import Path
+
+import pytest
+
+from unweave.config import describe
+from unweave.errors import UserError
+from unweave.pipelines.recipe import build_job, builtin_recipes, configurable, read_job
+
+
+def test_every_recipe_of_the_package_can_be_read() -> None:
+    assert "demo" in builtin_recipes()
+    for name in builtin_recipes():
+        read_job(name, [])
+
+
+def test_a_job_comes_back_equal_from_its_own_toml(tmp_path: Path) -> None:
+    job = read_job("demo", ["coder.k=7", "text.separator=<|end|>", "seed=3"])
+    path = tmp_path / "again.toml"
+    path.write_text(job.to_toml())
+    assert read_job(str(path), []) == job
+    assert job.coder.k == 7
+    assert job.recipe.text.separator == "<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["coder.kk=64"], "unknown setting 'coder.kk'; did you mean 'k'"),
+        (["trainning.lr=1"], "unknown setting 'trainning'; did you mean 'training'"),
+        (["training.batsch=1"], "unknown setting 'training.batsch'; did you mean 'batch'"),
+        (["coder.k=4096"], "coder.k needs 0 < k <= n_latents, got k=4096 with n_latents=2048"),
+        (["coder.k=many"], "setting 'coder.k'"),
+        (["coder.type=batchtopk"], "unknown coder type 'batchtopk'; did you mean 'batch_topk'"),
+        (["coder.type=relu"], "unknown setting 'coder.k'"),
+        (["training=3"], "setting 'training' is a section"),
+        (["coder.k"], "written key=value"),
+        (["training.lr=-1"], "training.lr must be more than 0"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_to_write(overrides: list[str], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_job("demo", overrides)
+    assert says in str(error.value)
+
+
+def test_a_missing_recipe_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'demo'"):
+        read_job("dmeo", [])
+    with pytest.raises(UserError, match="there is no file 'missing.toml'"):
+        read_job("missing.toml", [])
+
+
+def test_a_broken_toml_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("site = [")
+    with pytest.raises(UserError, match="is not valid TOML"):
+        read_job(str(path), [])
+
+
+def test_a_recipe_without_a_coder_type_lists_the_types() -> None:
+    with pytest.raises(UserError, match="batch_topk, relu"):
+        build_job({"coder": {"k": 3}})
+
+
+def test_every_setting_has_a_sentence_that_says_what_it_does() -> None:
+    for name, config in configurable().items():
+        for field in describe(config):
+            assert len(field.doc) > 10, f"{name}.{field.name}"

@@ -1,0 +1,26 @@
+"""Data as classic scripts: a page opened from file:// may load a script beside it, but may not fetch a JSON file."""
+
+import json
+import math
+from typing import Any
+
+_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def data_script(name: str, payload: Any) -> str:
+    """A script that hands ``payload`` to the page under ``name``; pure ASCII, and no text in it can end a script tag.
+
+    Raises ``ValueError`` where the payload holds NaN or infinity; ``compact`` turns them to None.
+    """
+    text = json.dumps(payload, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"unweave.receive({json.dumps(name)},{text.translate(_ESCAPES)});\n"
+
+
+def compact(value: float) -> float | int | None:
+    """``value`` to four significant digits, whole numbers as int; None where it is not finite."""
+    if value == 0:
+        return 0
+    if not math.isfinite(value):
+        return None
+    rounded = float(f"{value:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded

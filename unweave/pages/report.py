@@ -1,0 +1,87 @@
+"""The report of a run: a folder of static files that a browser opens with no network."""
+
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from unweave.analysis.doctor import Finding
+from unweave.analysis.latent_records import LatentRecord
+from unweave.metrics import Definition
+from unweave.pages.data_script import data_script
+from unweave.pages.featured import RULE
+from unweave.pages.fragments import facts_list, figure_rows, findings_list, headline_tiles, loss_ladder
+from unweave.pages.latent_data import TokenTable, latent_chunks, latent_index
+from unweave.pages.overview import density_histogram, overview
+
+_STATIC = files("unweave.pages") / "static"
+_ASSETS = (".css", ".js", ".svg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that a report shows."""
+
+    name: str
+    """Name of the run."""
+    facts: dict[str, str]
+    """Short facts for the head: model, site, coder, text."""
+    results: dict[str, float]
+    """Figures by name, in the order in which they are shown."""
+    definitions: dict[str, Definition]
+    """What the figures mean, by name."""
+    curve: list[dict[str, float]]
+    """One line per logged training step."""
+    records: list[LatentRecord]
+    """Every latent, in the order of their numbers."""
+    vocabulary: list[str]
+    """Text of each token id."""
+    findings: list[Finding]
+    """What the doctor says."""
+
+
+def report_files(data: ReportData) -> dict[str, str]:
+    """Relative path to content of each file of the report; ``index.html`` is the first page."""
+    from plotly.offline import get_plotlyjs  # slow to import, and only a report needs it
+
+    pages = {
+        "index.html": _page("index.html", _index_texts(data)),
+        "latents.html": _page("latents.html", {"name": escape(data.name)}),
+    }
+    assets = {f"assets/{f.name}": f.read_text("utf-8") for f in _STATIC.iterdir() if f.name.endswith(_ASSETS)}
+    assets["assets/plotly.min.js"] = get_plotlyjs()
+    return pages | assets | {f"data/{name}.js": text for name, text in _data_scripts(data).items()}
+
+
+def _data_scripts(data: ReportData) -> dict[str, str]:
+    tokens = TokenTable(data.vocabulary)
+    payloads = {
+        "report": overview(data.curve, data.records, data.vocabulary),
+        "latents": latent_index(data.records, tokens),
+        **dict(latent_chunks(data.records, tokens)),
+    }
+    payloads["tokens"] = tokens.payload()  # last: by now the table holds every token that is shown
+    return {name: data_script(name, payload) for name, payload in payloads.items()}
+
+
+def _index_texts(data: ReportData) -> dict[str, str]:
+    densities = density_histogram(data.records)
+    n_latents, n_dead, n_dense = densities["n_latents"], densities["n_dead"], densities["n_dense"]
+    return {
+        "name": escape(data.name),
+        "facts": facts_list(data.facts),
+        "findings": findings_list(data.findings),
+        "tiles": headline_tiles(data.results, data.definitions),
+        "ladder": loss_ladder(data.results),
+        "figures": figure_rows(data.results, data.definitions),
+        "featured_rule": escape(RULE),
+        "n_latents": f"{n_latents:,}",
+        "n_tokens": f"{densities['n_tokens']:,}",
+        "n_live": f"{n_latents - n_dead:,}",
+        "n_dead": f"{n_dead:,}",
+        "n_dense": f"{n_dense:,}",
+    }
+
+
+def _page(name: str, texts: dict[str, str]) -> str:
+    return Template((_STATIC / name).read_text("utf-8")).substitute(texts)
