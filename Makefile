@@ -25,7 +25,7 @@ docs: .venv/.installed-docs
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/.installed-test
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/density.py
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "unweave needs Python 3.11 or newer, this is " + sys.version'

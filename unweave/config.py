@@ -122,6 +122,8 @@ def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
             listing = ", ".join(known)
             raise UserError(f"unknown setting {path!r}{nearest(key, known)} (known here: {listing})")
         inner = hints[key]
+        if isinstance(value, bool) and inner in (int, float):
+            raise UserError(f"setting {path!r} is a number, got {value!r}")
         if is_dataclass(inner) and isinstance(inner, type):
             if not isinstance(value, Mapping):
                 raise UserError(f"setting {path!r} is a section, got the value {value!r}")

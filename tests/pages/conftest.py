@@ -12,7 +12,20 @@ from unweave.pages.report import ReportData, report_files
 N_LATENTS = 613
 N_TOKENS = 100_000
 HOSTILE = "</script><img src=x onerror=alert(63)><!--"
-SPECIAL = [HOSTILE, "\n", "\t\t", " ", "", "\u2028\u2029", "\u202eevil", "naïve", "`${alert(7)}`", '"\\', "\ufffd", "x" * 300]
+SPECIAL = [
+    HOSTILE,
+    "\n",
+    "\t\t",
+    " ",
+    "",
+    "\u2028\u2029",
+    "\u202eevil",
+    "naïve",
+    "`${alert(7)}`",
+    '"\\',
+    "\ufffd",
+    "x" * 300,
+]
 VOCABULARY = SPECIAL + [f" word{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(100)]
 
 
@@ -21,7 +34,7 @@ def report_data() -> ReportData:
     curve = [_line(step) for step in range(0, 63, 7)]
     curve[3]["mse"] = math.inf
     curve[4]["explained_variance"] = math.nan
-    figures = {name: 0.5 for name in definitions()} | {"kl": math.nan, "loss_recovered_zero": -math.inf}
+    figures = dict.fromkeys(definitions(), 0.5) | {"kl": math.nan, "loss_recovered_zero": -math.inf}
     return ReportData(
         name=f"run {HOSTILE}",
         facts={"Model": HOSTILE, "Site": "layers.2.resid_post"},
@@ -39,10 +52,18 @@ def files(report_data: ReportData) -> dict[str, str]:
     return report_files(report_data)
 
 
-def _line(step: int) -> dict[str, float]:
-    line = {"step": step, "rows": 100.0 * (step + 1), "seconds": 0.1 * step, "lr": 1e-3, "mse": 1 / (step + 1), "l0": 7.0}
-    line |= {"explained_variance": 1 - 1 / (step + 1), "dead_share": 0.0}
-    return line | ({"aux": 0.01} if step > 20 else {})
+def _line(step: int) -> dict[str, float | int]:
+    n = step + 1
+    line = {
+        "step": step,
+        "rows": 100 * n,
+        "seconds": 0.1 * step,
+        "lr": 1e-3,
+        "mse": 1 / n,
+        "l0": 7.0,
+        "dead_share": 0.0,
+    }
+    return line | {"explained_variance": 1 - 1 / n} | ({"aux": 0.01} if step > 20 else {})
 
 
 def _record(latent: int) -> LatentRecord:

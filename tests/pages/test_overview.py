@@ -5,7 +5,7 @@ import math
 from unweave.analysis.latent_records import Example, LatentRecord
 from unweave.pages.data_script import compact, data_script
 from unweave.pages.featured import featured_latents
-from unweave.pages.fragments import figure, loss_ladder
+from unweave.pages.fragments import census, figure, loss_ladder
 from unweave.pages.overview import density_histogram, training_curves
 
 
@@ -85,3 +85,8 @@ def test_the_ladder_needs_the_clean_and_the_spliced_loss() -> None:
     assert loss_ladder({"ce_clean": 2.0}) == ""
     ladder = loss_ladder({"ce_clean": 2.0, "ce_spliced": 2.5, "ce_zero_ablated": 10.0, "ce_mean_ablated": math.nan})
     assert "width:20.00%" in ladder and "width:100.00%" in ladder and "mean row" not in ladder
+
+
+def test_the_caption_counts_dead_and_dense_latents_apart() -> None:
+    assert "63 of 1,000 latents never fired" in census(1000, 63, 7) and "7 dense" in census(1000, 63, 7)
+    assert "Each of the 1,000 latents fired" in census(1000, 0, 0) and "none is dense" in census(1000, 0, 0)

@@ -103,7 +103,9 @@ def test_pages_have_no_inline_scripts_or_handlers(files: dict[str, str]) -> None
 def test_scripts_insert_text_only_as_text(files: dict[str, str]) -> None:
     for path, text in ours(files).items():
         if path.startswith("assets/") and path.endswith(".js"):
-            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(", text), path
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|Function\(", text), (
+                path
+            )
 
 
 def test_nothing_is_loaded_from_a_network(files: dict[str, str]) -> None:
@@ -132,7 +134,15 @@ def test_figures_that_are_not_numbers_are_said_to_be_undefined(files: dict[str, 
 
 def test_the_first_page_shows_facts_findings_and_figures(files: dict[str, str]) -> None:
     page = files["index.html"]
-    for text in ("layers.2.resid_post", "Try &amp; see.", "Problem", "All is well", "Explained variance", "50 %", "1,234,567"):
+    for text in (
+        "layers.2.resid_post",
+        "Try &amp; see.",
+        "Problem",
+        "All is well",
+        "Explained variance",
+        "50 %",
+        "1,234,567",
+    ):
         assert text in page, text
 
 

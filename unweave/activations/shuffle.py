@@ -25,6 +25,8 @@ def shuffled(
     more = True
     while more or buffer.n_filled:
         more = more and buffer.fill(source)
+        if not buffer.n_filled:
+            return
         order = torch.randperm(buffer.n_filled, generator=generator)
         served = order[: n_buffer // 2 // batch * batch] if more else order
         for chosen in served.split(batch):

@@ -71,6 +71,8 @@ class LatentRecorder:
         self.n_rows += codes.n_rows
         self.n_fires += torch.bincount(codes.latent_ids, minlength=self.n_latents)
         self.total.index_add_(0, codes.latent_ids, codes.values.double())
+        if codes.values.shape[0] == 0:
+            return
         entries, ranks = self._strongest(rows, codes)
         latents = codes.latent_ids[entries]
         better = codes.values[entries] > self.peaks[latents, -1]

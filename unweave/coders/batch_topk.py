@@ -44,6 +44,8 @@ class BatchTopKConfig(CoderConfig):
             raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
         if self.k_aux < 1:
             raise UserError(f"coder.k_aux must be at least 1, got {self.k_aux}; set aux_coefficient=0 to turn AuxK off")
+        if self.aux_coefficient < 0:
+            raise UserError(f"coder.aux_coefficient must not be negative, got {self.aux_coefficient}")
         if not 0 <= self.threshold_decay < 1:
             raise UserError(f"coder.threshold_decay must be in [0, 1), got {self.threshold_decay}")
 

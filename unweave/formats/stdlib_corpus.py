@@ -1,11 +1,9 @@
 """A text corpus that every Python carries: the running interpreter's standard library and its documentation.
 
-Documents are the ``.py`` files of the standard library (its test suite too, where it is installed), the language
-topics of ``pydoc``, and the help pages of the modules compiled into the interpreter.
+Documents are the ``.py`` files of the standard library (its test suite too, where it is installed) and the language
+topics of ``pydoc``. The help pages of compiled modules are left out: they show this process's paths and environment.
 """
 
-import pydoc
-import sys
 import sysconfig
 import zlib
 from collections.abc import Iterator
@@ -20,6 +18,9 @@ HELD_OUT_ONE_IN = 16
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "_bundled", "encodings", "pydoc_data"}
 """Other people's packages, and modules that are tables rather than text."""
 
+_BUILD_VALUES = ("_sysconfigdata", "config-")
+"""What the interpreter was built with: paths of one machine, no text."""
+
 
 def is_held_out(name: str) -> bool:
     """Whether a document belongs to a held-out module: the CRC-32 of its subject's name is divisible by 16.
@@ -31,7 +32,7 @@ def is_held_out(name: str) -> bool:
 
 def stdlib_documents() -> list[Document]:
     """All documents of the running interpreter in a fixed, mixed order (sorted by the CRC-32 of their names)."""
-    documents = [*_source_files(), *_language_topics(), *_builtin_help()]
+    documents = [*_source_files(), *_language_topics()]
     if not documents:
         raise UserError("builtin:stdlib found no sources in this Python; install its standard library or name a text")
     return sorted(documents, key=lambda document: zlib.crc32(document.name.encode()))
@@ -50,7 +51,7 @@ def _source_files() -> Iterator[Document]:
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
-        if _SKIPPED_FOLDERS.intersection(parts):
+        if _SKIPPED_FOLDERS.intersection(parts) or parts[0].startswith(_BUILD_VALUES):
             continue
         try:
             text = path.read_text(encoding="utf-8")
@@ -65,9 +66,3 @@ def _language_topics() -> Iterator[Document]:
 
     for name, text in topics.items():
         yield Document(f"topic.{name}", text)
-
-
-def _builtin_help() -> Iterator[Document]:
-    for name in sorted(sys.builtin_module_names):
-        if name in sys.modules:  # importing the rest could have effects
-            yield Document(f"{name}.help", pydoc.plain(pydoc.render_doc(sys.modules[name])))

@@ -60,7 +60,7 @@ def read_corpus(config: TextConfig) -> Corpus:
             f"text {config.source!r} has {len(documents)} documents; at least 2 are needed, one to hold out"
         )
     mixed = sorted(documents, key=lambda document: zlib.crc32(document.name.encode()))
-    n_held_out = max(1, round(len(mixed) * config.held_out))
+    n_held_out = min(len(mixed) - 1, max(1, round(len(mixed) * config.held_out)))
     return Corpus(mixed[n_held_out:], mixed[:n_held_out])
 
 
@@ -96,7 +96,7 @@ def _file_documents(file: Path, name: str, config: TextConfig) -> list[Document]
 
 def _json_lines(content: str, file: Path, field: str) -> list[str]:
     texts = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip():
             continue
         try:

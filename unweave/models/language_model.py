@@ -122,18 +122,23 @@ class LanguageModel:
 
             return apply
 
-        with self._hooks({site: applying(edit) for site, edit in resolved.items()}):
+        with self._hooks({site: applying(edit) for site, edit in resolved.items()}, carry=True):
             yield
         if silent := [site.name for site in resolved if site.name not in fired]:
             raise self._never_fired(silent)
 
     @contextmanager
-    def _hooks(self, actions: Mapping[Site, Callable[[Site, Tensor], Tensor | None]]) -> Iterator[None]:
+    def _hooks(
+        self, actions: Mapping[Site, Callable[[Site, Tensor], Tensor | None]], carry: bool = False
+    ) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         try:
             for site, action in actions.items():
                 module = self.model.get_submodule(site.module)
-                if site.side == "in":
+                if carry and site.name.endswith(".resid_mid"):
+                    block = self.model.get_submodule(site.module.rpartition(".")[0])
+                    handles += _edit_stream_within(site, module, block, action)
+                elif site.side == "in":
                     handles.append(module.register_forward_pre_hook(_pre_hook(site, action), with_kwargs=True))
                 else:
                     handles.append(module.register_forward_hook(_post_hook(site, action)))
@@ -160,9 +165,11 @@ def _pre_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> Ca
             if isinstance(value, Tensor) and value.is_floating_point():
                 new = action(site, value)
                 return None if new is None else ((*args[:i], new, *args[i + 1 :]), kwargs)
-        name = next(name for name, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point())
-        new = action(site, kwargs[name])
-        return None if new is None else (args, {**kwargs, name: new})
+        for name, value in kwargs.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                new = action(site, value)
+                return None if new is None else (args, {**kwargs, name: new})
+        raise UserError(f"{site.module} reads no activations; name its output, {site.module}:out, or another module")
 
     return hook
 
@@ -172,6 +179,27 @@ def _post_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> C
         if isinstance(output, Tensor):
             return action(site, output)
         new = action(site, output[0])
-        return None if new is None else type(output)((new, *output[1:]))
+        if new is None:
+            return None
+        if isinstance(output, dict):
+            return type(output)(**{**output, next(iter(output)): new})
+        return type(output)((new, *output[1:]))
 
     return hook
+
+
+def _edit_stream_within(
+    site: Site, norm: nn.Module, block: nn.Module, edit: Callable[..., Any]
+) -> list[RemovableHandle]:
+    """The norm behind the middle of a block reads a copy of the stream, so the change is added to the block's output."""
+    change: list[Tensor] = []
+
+    def change_copy(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        new = edit(site, args[0])
+        change.append(new - args[0])
+        return (new, *args[1:])
+
+    def change_stream(site: Site, x: Tensor) -> Tensor:
+        return x + change.pop()
+
+    return [norm.register_forward_pre_hook(change_copy), block.register_forward_hook(_post_hook(site, change_stream))]

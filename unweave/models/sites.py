@@ -99,7 +99,7 @@ class SiteMap:
     def resolve(self, name: str) -> Site:
         """The site called ``name``, in any of the three spellings."""
         canonical = _canonical(name)
-        match = re.fullmatch(r"layers\.(\d+)\.(.+)", canonical)
+        match = re.fullmatch(r"layers\.(0|[1-9][0-9]*)\.(.+)", canonical)
         if match and self._family and match[2] in self._family.points and int(match[1]) < self.n_layers:
             path, side = self._family.points[match[2]]
             block = f"{self._family.blocks}.{match[1]}"

@@ -16,7 +16,7 @@ def data_script(name: str, payload: Any) -> str:
     return f"unweave.receive({json.dumps(name)},{text.translate(_ESCAPES)});\n"
 
 
-def compact(value: float) -> float | int | None:
+def compact(value: float | int) -> float | int | None:
     """``value`` to four significant digits, whole numbers as int; None where it is not finite."""
     if value == 0:
         return 0

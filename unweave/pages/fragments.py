@@ -37,7 +37,7 @@ def findings_list(findings: Sequence[Finding]) -> str:
     return "\n".join(items)
 
 
-def headline_tiles(results: Mapping[str, float], definitions: Mapping[str, Definition]) -> str:
+def headline_tiles(results: Mapping[str, float | int], definitions: Mapping[str, Definition]) -> str:
     """The few figures that everybody asks for first."""
     tiles = []
     for name in _HEADLINES:
@@ -50,7 +50,7 @@ def headline_tiles(results: Mapping[str, float], definitions: Mapping[str, Defin
     return "\n".join(tiles)
 
 
-def figure_rows(results: Mapping[str, float], definitions: Mapping[str, Definition]) -> str:
+def figure_rows(results: Mapping[str, float | int], definitions: Mapping[str, Definition]) -> str:
     """A table row for each figure: title, value, meaning, what is usual."""
     rows = []
     for name, value in results.items():
@@ -63,7 +63,7 @@ def figure_rows(results: Mapping[str, float], definitions: Mapping[str, Definiti
     return "\n".join(rows)
 
 
-def loss_ladder(results: Mapping[str, float]) -> str:
+def loss_ladder(results: Mapping[str, float | int]) -> str:
     """Bars of the model's loss by what the site holds; empty unless the clean and the spliced loss were measured."""
     losses = {name: results[name] for name in _LADDER if math.isfinite(results.get(name, math.nan))}
     if "ce_clean" not in losses or "ce_spliced" not in losses or max(losses.values()) <= 0:
@@ -81,7 +81,18 @@ def loss_ladder(results: Mapping[str, float]) -> str:
     )
 
 
-def figure(name: str, value: float) -> str:
+def census(n_latents: int, n_dead: int, n_dense: int) -> str:
+    """What the caption of the histogram says of the latents that it does not draw, or draws otherwise."""
+    dead = (
+        f"<strong>{n_dead:,} of {n_latents:,} latents never fired</strong> and are not drawn"
+        if n_dead
+        else f"<strong>Each of the {n_latents:,} latents fired</strong> at least once"
+    )
+    dense = f"{n_dense:,} dense (on more than 10 % of tokens) are drawn hatched" if n_dense else "none is dense"
+    return f"{dead}; {dense}."
+
+
+def figure(name: str, value: float | int) -> str:
     """A figure as people read it: shares as percentages, others to four significant digits."""
     if not math.isfinite(value):
         return '<span title="not a finite number">undefined</span>'

@@ -1,4 +1,4 @@
-"""What the latent browser loads: one table of all latents at once, and chunks with their examples when they are asked for."""
+"""What the latent browser loads: a table of all latents at the start, and their examples in chunks, when asked for."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.analysis.latent_records import LatentRecord
@@ -20,7 +20,7 @@ _LOSSES = {"mse": "Reconstruction loss", "aux": "Auxiliary loss", "l1": "Sparsit
 
 
 def overview(
-    curve: Sequence[dict[str, float]], records: Sequence[LatentRecord], vocabulary: Sequence[str]
+    curve: Sequence[Mapping[str, float | int]], records: Sequence[LatentRecord], vocabulary: Sequence[str]
 ) -> dict[str, Any]:
     """All that ``report.js`` draws."""
     tokens = TokenTable(vocabulary)
@@ -45,7 +45,7 @@ def overview(
     }
 
 
-def training_curves(curve: Sequence[dict[str, float]]) -> dict[str, Any]:
+def training_curves(curve: Sequence[Mapping[str, float | int]]) -> dict[str, Any]:
     """Panels of the training charts, with one value per row of ``rows``; None where a step did not log it."""
     stride = math.ceil(len(curve) / _MOST_POINTS) or 1
     shown = list(curve[::-1][::stride])[::-1]  # counted from the end, so that the last step is always there

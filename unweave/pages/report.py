@@ -10,7 +10,7 @@ from unweave.analysis.latent_records import LatentRecord
 from unweave.metrics import Definition
 from unweave.pages.data_script import data_script
 from unweave.pages.featured import RULE
-from unweave.pages.fragments import facts_list, figure_rows, findings_list, headline_tiles, loss_ladder
+from unweave.pages.fragments import census, facts_list, figure_rows, findings_list, headline_tiles, loss_ladder
 from unweave.pages.latent_data import TokenTable, latent_chunks, latent_index
 from unweave.pages.overview import density_histogram, overview
 
@@ -26,11 +26,11 @@ class ReportData:
     """Name of the run."""
     facts: dict[str, str]
     """Short facts for the head: model, site, coder, text."""
-    results: dict[str, float]
+    results: dict[str, float | int]
     """Figures by name, in the order in which they are shown."""
     definitions: dict[str, Definition]
     """What the figures mean, by name."""
-    curve: list[dict[str, float]]
+    curve: list[dict[str, float | int]]
     """One line per logged training step."""
     records: list[LatentRecord]
     """Every latent, in the order of their numbers."""
@@ -66,7 +66,6 @@ def _data_scripts(data: ReportData) -> dict[str, str]:
 
 def _index_texts(data: ReportData) -> dict[str, str]:
     densities = density_histogram(data.records)
-    n_latents, n_dead, n_dense = densities["n_latents"], densities["n_dead"], densities["n_dense"]
     return {
         "name": escape(data.name),
         "facts": facts_list(data.facts),
@@ -75,11 +74,9 @@ def _index_texts(data: ReportData) -> dict[str, str]:
         "ladder": loss_ladder(data.results),
         "figures": figure_rows(data.results, data.definitions),
         "featured_rule": escape(RULE),
-        "n_latents": f"{n_latents:,}",
+        "n_latents": f"{densities['n_latents']:,}",
         "n_tokens": f"{densities['n_tokens']:,}",
-        "n_live": f"{n_latents - n_dead:,}",
-        "n_dead": f"{n_dead:,}",
-        "n_dense": f"{n_dense:,}",
+        "census": census(densities["n_latents"], densities["n_dead"], densities["n_dense"]),
     }
 
 

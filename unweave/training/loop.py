@@ -44,10 +44,15 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("rows", "batch", "lr", "dead_window", "buffer", "log_every"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise UserError(f"training.{name} must be more than 0, got {getattr(self, name)}")
         if self.buffer < 2 * self.batch:
             raise UserError(f"training.buffer needs at least 2 batches of {self.batch} rows, got {self.buffer}")
+        if not self.clip >= 0:
+            raise UserError(f"training.clip must not be negative, got {self.clip}; 0 turns clipping off")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"training.{name} must be in [0, 1), got {getattr(self, name)}")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:
             raise UserError(f"training.warm_up + training.decay must lie in [0, 1], got {self.warm_up} + {self.decay}")
 

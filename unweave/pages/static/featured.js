@@ -5,6 +5,10 @@
   const { element, numbers, tokens } = unweave;
   const { featured, tokens: table } = unweave.get("report");
 
+  function chips(places) {
+    return places.map((place) => tokens.chip(table.texts[place]));
+  }
+
   function card(choice) {
     const { latent, example } = choice;
     const peak = table.texts[choice.token];
@@ -21,7 +25,7 @@
         `${choice.agreeing} of ${choice.examples} examples peak on it · ${numbers.percent(choice.density)} of tokens`,
       ),
       choice.promoted.length
-        ? element("p", { class: "small promoted" }, "promotes ", ...choice.promoted.map((place) => tokens.chip(table.texts[place])))
+        ? element("p", { class: "small promoted" }, "promotes ", ...chips(choice.promoted))
         : null,
     );
   }

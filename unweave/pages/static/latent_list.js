@@ -18,10 +18,13 @@ unweave.latentList = (() => {
 
   /** Latents that fit the query, the number itself first, in the order asked for. */
   function find({ query, sort, hideDead }) {
-    const wanted = query.trim() === "" ? "" : query.toLowerCase().replace(/↵|\\n|⇥|\\t|·/g, (sign) => WRITTEN[sign]);
-    const places = new Set(wanted === "" ? [] : lowered.keys().filter((place) => lowered[place].includes(wanted)));
+    const any = query.trim() === "";
+    const wanted = query.toLowerCase().replace(/↵|\\n|⇥|\\t|·/g, (sign) => WRITTEN[sign]);
+    const places = new Set();
+    if (!any) lowered.forEach((text, place) => text.includes(wanted) && places.add(place));
+    const isWanted = (place) => places.has(place);
     const number = /^#?\d+$/.test(wanted.trim()) ? Number(wanted.trim().replace("#", "")) : null;
-    const fits = (latent) => wanted === "" || index.peaks[latent].some((p) => places.has(p)) || index.promoted[latent].some((p) => places.has(p));
+    const fits = (latent) => any || index.peaks[latent].some(isWanted) || index.promoted[latent].some(isWanted);
     const shown = [];
     for (let latent = 0; latent < index.n_latents; latent++) {
       if (latent !== number && !(hideDead && index.n_fires[latent] === 0) && fits(latent)) shown.push(latent);
@@ -76,7 +79,9 @@ unweave.latentList = (() => {
     const words = element("span", { class: "words" });
     if (dead) words.append(element("span", { class: "muted" }, "never fired"));
     if (peak !== undefined) words.append(tokens.chip(table.texts[peak]));
-    if (promoted !== undefined && !dead) words.append(element("span", { class: "to" }, "→"), tokens.chip(table.texts[promoted]));
+    if (promoted !== undefined && !dead) {
+      words.append(element("span", { class: "to" }, "→"), tokens.chip(table.texts[promoted]));
+    }
     const row = element(
       "a",
       { class: dead ? "row dead" : "row", href: `#${latent}`, style: { top: `${place * ROW}px` } },
@@ -106,8 +111,9 @@ unweave.latentList = (() => {
     const place = found.indexOf(current);
     if (place < 0) return;
     const top = place * ROW;
+    const height = scroller.clientHeight;
     if (top < scroller.scrollTop) scroller.scrollTop = Math.max(0, top - ROW);
-    else if (top + ROW > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top - scroller.clientHeight + 2 * ROW;
+    else if (top + ROW > scroller.scrollTop + height) scroller.scrollTop = top - height + 2 * ROW;
     draw();
     drawn.get(place)?.setAttribute("aria-current", "true");
   }

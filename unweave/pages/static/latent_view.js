@@ -7,16 +7,19 @@ unweave.latentView = (() => {
   const index = unweave.get("latents");
   const view = document.getElementById("view");
   const live = index.n_fires.filter((n) => n > 0).length;
+  const LENS =
+    "The latent's decoder row through the final norm's weight and the unembedding (logit lens); " +
+    "compare within a latent only.";
   let broken = false;
 
   /** Draw a latent from its entry in a chunk. */
   function show(latent, { examples, promoted, suppressed }) {
     const dead = index.n_fires[latent] === 0;
+    const peaks = index.peaks[latent].slice(0, 4).map((place) => tokens.chip(table.texts[place]));
+    const silence = `This latent never fired on the ${numbers.count(index.n_tokens)} measured tokens.`;
     view.replaceChildren(
-      element("h1", {}, `Latent ${latent}`, ...index.peaks[latent].slice(0, 4).map((place) => tokens.chip(table.texts[place]))),
-      dead
-        ? element("p", { class: "notice" }, `This latent never fired on the ${numbers.count(index.n_tokens)} measured tokens.`)
-        : figures(latent),
+      element("h1", {}, `Latent ${latent}`, ...peaks),
+      dead ? element("p", { class: "notice" }, silence) : figures(latent),
       examples.length || !dead ? exampleSection(latent, examples) : "",
       weightSection(promoted, suppressed),
     );
@@ -43,12 +46,15 @@ unweave.latentView = (() => {
   }
 
   function fact(name, value, remark) {
-    return element("div", {}, element("dt", {}, name), element("dd", {}, element("strong", {}, value), element("span", {}, remark)));
+    const figure = element("dd", {}, element("strong", {}, value), element("span", {}, remark));
+    return element("div", {}, element("dt", {}, name), figure);
   }
 
   function exampleSection(latent, examples) {
     const strongest = index.max[latent] ?? 0;
-    const list = element("ol", { class: broken ? "examples broken" : "examples" }, ...examples.map((example, i) => exampleItem(example, strongest, i)));
+    const items = examples.map((example, i) => exampleItem(example, strongest, i));
+    const list = element("ol", { class: broken ? "examples broken" : "examples" }, ...items);
+    const ramp = element("span", { class: "ramp" });
     const toggle = element("input", { type: "checkbox", checked: broken });
     toggle.addEventListener("change", () => {
       broken = toggle.checked;
@@ -61,7 +67,7 @@ unweave.latentView = (() => {
         "div",
         { class: "section-head" },
         element("h2", {}, "Strongest examples"),
-        element("span", { class: "scale", "aria-hidden": "true" }, "0", element("span", { class: "ramp" }), numbers.value(strongest)),
+        element("span", { class: "scale", "aria-hidden": "true" }, "0", ramp, numbers.value(strongest)),
         element("label", { class: "check" }, toggle, " Break lines at ↵"),
       ),
       examples.length ? list : element("p", { class: "muted" }, "No examples were kept."),
@@ -90,21 +96,29 @@ unweave.latentView = (() => {
       "section",
       {},
       heading,
-      element("p", { class: "note" }, "The latent's decoder row through the final norm's weight and the unembedding (logit lens); compare within a latent only."),
-      element("div", { class: "weights" }, weightList("Promotes", "up", promoted, most), weightList("Suppresses", "down", suppressed, most)),
+      element("p", { class: "note" }, LENS),
+      element(
+        "div",
+        { class: "weights" },
+        weightList("Promotes", "up", promoted, most),
+        weightList("Suppresses", "down", suppressed, most),
+      ),
     );
   }
 
   function weightList(title, kind, weights, most) {
-    const items = weights.map(([place, weight]) =>
-      element(
+    const items = weights.map(([place, weight]) => {
+      const size = Math.abs(weight ?? 0);
+      const bar = element("span", { class: "bar", style: { width: `${(100 * size) / most}%` } });
+      const number = weight === null ? "–" : `${weight < 0 ? "−" : "+"}${size.toFixed(2)}`;
+      return element(
         "li",
         {},
         tokens.chip(table.texts[place]),
-        element("span", { class: "track" }, element("span", { class: "bar", style: { width: `${(100 * Math.abs(weight ?? 0)) / most}%` } })),
-        element("span", { class: "number" }, weight === null ? "–" : `${weight < 0 ? "−" : "+"}${Math.abs(weight).toFixed(2)}`),
-      ),
-    );
+        element("span", { class: "track" }, bar),
+        element("span", { class: "number" }, number),
+      );
+    });
     return element("div", { class: `weight-list ${kind}` }, element("h3", {}, title), element("ol", {}, ...items));
   }
 

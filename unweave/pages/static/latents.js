@@ -13,7 +13,8 @@
     const [number, ...rest] = location.hash.slice(1).split("&");
     const wish = new URLSearchParams(rest.join("&"));
     const latent = /^\d+$/.test(number) ? Number(number) : null;
-    return { latent, query: wish.get("q") ?? "", sort: wish.get("sort") ?? "number", hideDead: wish.get("dead") !== "show" };
+    const hideDead = wish.get("dead") !== "show";
+    return { latent, query: wish.get("q") ?? "", sort: wish.get("sort") ?? "number", hideDead };
   }
 
   function address(latent) {
@@ -21,7 +22,7 @@
     if (query.value !== "") wish.set("q", query.value);
     if (sort.value !== "number") wish.set("sort", sort.value);
     if (!hideDead.checked) wish.set("dead", "show");
-    return `#${[latent ?? "", ...(wish.size ? [wish] : [])].join("&")}`;
+    return `#${[latent ?? "", ...wish.toString().split("&").filter(Boolean)].join("&")}`;
   }
 
   /** Show a latent, with a step in the browser's history. */

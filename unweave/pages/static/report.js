@@ -25,12 +25,13 @@
 
   /** What all charts share. */
   function layout(colour, more) {
+    const font = { family: colour.font, color: colour.ink, size: 12 };
     const axis = { gridcolor: colour.line, zeroline: false, fixedrange: true, ticklen: 4, tickcolor: "rgba(0,0,0,0)" };
     return {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: colour.font, size: 11, color: colour.muted },
-      hoverlabel: { bgcolor: colour.surface, bordercolor: colour.line, font: { color: colour.ink, family: colour.font, size: 12 } },
+      hoverlabel: { bgcolor: colour.surface, bordercolor: colour.line, font },
       showlegend: false,
       dragmode: false,
       ...more,
@@ -50,29 +51,33 @@
     const high = Math.max(...values);
     if (kind === "loss" && low > 0 && high / low > 30) return { type: "log" };
     if (kind === "share") return { range: [low < -0.2 ? -0.05 : Math.min(0, low), Math.max(1, high) + 0.02] };
-    return { rangemode: "tozero" };
+    return low < 0 ? {} : { range: [0, 1.06 * high || 0.1] };
   }
 
   /** One small chart; returns how to draw it. */
   function panel({ name, title, kind, values }) {
     const known = values.filter((value) => value !== null);
     const axis = range(kind, known);
-    const plot = element("div", {
-      class: "plot",
-      role: "img",
-      "aria-label": `${title}: ${written(kind, known[0])} at the first logged step, ${written(kind, known.at(-1))} at the last`,
-    });
-    const heading = element("figcaption", {}, element("span", {}, title + (axis.type === "log" ? ", log scale" : "")),
-      element("strong", {}, written(kind, known.at(-1))));
-    document.getElementById("curves").append(element("figure", { class: "chart panel", "data-name": name }, heading, plot));
+    const [start, end] = [known[0], known.at(-1)].map((value) => written(kind, value));
+    const label = `${title}: ${start} at the first logged step, ${end} at the last`;
+    const plot = element("div", { class: "plot", role: "img", "aria-label": label });
+    const heading = element(
+      "figcaption",
+      {},
+      element("span", {}, title + (axis.type === "log" ? ", log scale" : "")),
+      element("strong", {}, end),
+    );
+    const figure = element("figure", { class: "chart panel", "data-name": name }, heading, plot);
+    document.getElementById("curves").append(figure);
     return (colour) => {
       const line = { color: kind === "loss" ? colour.warm : colour.accent, width: 1.75 };
-      const trace = { x: curves.rows, y: values, mode: known.length > 1 ? "lines" : "markers", line, connectgaps: true };
+      const mode = known.length > 1 ? "lines" : "markers";
+      const trace = { x: curves.rows, y: values, mode, line, marker: { color: line.color }, connectgaps: true };
       trace.hovertemplate = `%{y:${kind === "percent" ? ".2~%" : ".4~g"}} at %{x:.3~s} rows<extra></extra>`;
-      const yaxis = { ...axis, nticks: 5, tickformat: kind === "percent" ? ".1~%" : axis.type === "log" ? ".1~g" : "~g" };
-      if (axis.type === "log") yaxis.dtick = "D2";
+      const xaxis = { tickformat: "~s", nticks: 5, showgrid: false };
+      const yaxis = { ...axis, nticks: 5, tickformat: kind === "percent" ? ".1~%" : "~g" };
       const margin = { l: 44, r: 8, t: 6, b: 24 };
-      Plotly.react(plot, [trace], layout(colour, { margin, yaxis, xaxis: { tickformat: "~s", nticks: 5, showgrid: false } }), CONFIG);
+      Plotly.react(plot, [trace], layout(colour, { margin, xaxis, yaxis }), CONFIG);
     };
   }
 
@@ -80,8 +85,9 @@
   function histogram() {
     const plot = document.getElementById("density-plot");
     const { starts, counts, bin, n_latents, n_dead, n_dense } = densities;
+    const label = `Histogram of the densities of ${n_latents - n_dead} live latents; ${n_dead} never fired`;
     plot.setAttribute("role", "img");
-    plot.setAttribute("aria-label", `Histogram of the densities of ${n_latents - n_dead} live latents; ${n_dead} never fired, ${n_dense} are dense`);
+    plot.setAttribute("aria-label", `${label}, ${n_dense} are dense`);
     const ticks = [-7, -6, -5, -4, -3, -2, -1, 0];
     const share = (exponent) => numbers.percent(10 ** exponent);
     const dense = starts.map((start) => start >= -1 - 1e-9);
@@ -98,10 +104,12 @@
         customdata: starts.map((start) => `${share(start)} to ${share(start + bin)} of tokens`),
         hovertemplate: "%{y:,} latents fire on<br>%{customdata}<extra></extra>",
       };
-      const xaxis = { tickvals: ticks, ticktext: ticks.map(share), showgrid: false, title: { text: "share of tokens on which a latent fires, log scale", standoff: 8 } };
+      const title = { text: "share of tokens on which a latent fires, log scale", standoff: 8 };
+      const xaxis = { tickvals: ticks, ticktext: ticks.map(share), showgrid: false, title };
       xaxis.range = [Math.min(starts[0] ?? -5, -3) - bin, Math.max((starts.at(-1) ?? -1) + bin, 0) + bin / 2];
       const yaxis = { title: { text: "latents", standoff: 8 }, rangemode: "tozero", nticks: 5 };
-      Plotly.react(plot, [bars], layout(colour, { margin: { l: 52, r: 12, t: 8, b: 46 }, xaxis, yaxis, bargap: 0 }), CONFIG);
+      const margin = { l: 52, r: 12, t: 8, b: 46 };
+      Plotly.react(plot, [bars], layout(colour, { margin, xaxis, yaxis, bargap: 0 }), CONFIG);
     };
   }
 
@@ -109,7 +117,8 @@
   note.textContent = curves.rows.length === 0 ? "No training steps were logged."
     : `Against the rows seen, ${numbers.count(curves.rows.at(-1))} in all, on the batch of each logged step`
       + (curves.stride > 1 ? `; every ${curves.stride}th is drawn.` : ".");
-  const charts = [histogram(), ...curves.panels.filter(({ values }) => values.some((value) => value !== null)).map(panel)];
+  const drawable = curves.panels.filter(({ values }) => values.some((value) => value !== null));
+  const charts = [histogram(), ...drawable.map(panel)];
   const draw = () => {
     const colour = colours();
     for (const chart of charts) chart(colour);

@@ -9,7 +9,7 @@ unweave.tokens = (() => {
   let tooltip = null;
   let described = null;
 
-  /** Write a token into a node, with a faint glyph for whatever cannot be seen: in a chip also for spaces at its ends. */
+  /** Write a token into a node, with a glyph for whatever cannot be seen; in a chip also for spaces at its ends. */
   function write(node, text, isChip = false) {
     const blank = /^[ \t\r\n]+$/.test(text);
     const signs = [...text];
@@ -70,10 +70,11 @@ unweave.tokens = (() => {
   function show(span) {
     const { text, id, activation, share } = span.about;
     tooltip ??= document.body.appendChild(element("div", { class: "tooltip", role: "tooltip", id: "tooltip" }));
+    const remark = activation > 0 ? `${Math.round(100 * share)} % of the strongest · token ${id}` : `token ${id}`;
     tooltip.replaceChildren(
       element("code", {}, shorten(JSON.stringify(text))),
       element("strong", {}, activation > 0 ? numbers.value(activation) : "does not fire"),
-      element("span", {}, activation > 0 ? `${Math.round(100 * share)} % of the strongest · token ${id}` : `token ${id}`),
+      element("span", {}, remark),
     );
     tooltip.hidden = false;
     described?.removeAttribute("aria-describedby");
@@ -88,7 +89,8 @@ unweave.tokens = (() => {
 
   function place(box) {
     const { width, height } = tooltip.getBoundingClientRect();
-    const left = Math.max(8, Math.min(box.left + box.width / 2 - width / 2, document.documentElement.clientWidth - width - 8));
+    const rightmost = document.documentElement.clientWidth - width - 8;
+    const left = Math.max(8, Math.min(box.left + box.width / 2 - width / 2, rightmost));
     const top = box.top - height - 8 > 0 ? box.top - height - 8 : box.bottom + 8;
     tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
   }
