@@ -44,7 +44,7 @@ def test_the_coder_reconstructs_and_the_model_goes_on_from_it(run: Run) -> None:
 
 
 def test_the_clean_loss_is_the_one_known_of_this_model_and_text(run: Run) -> None:
-    """1.47 nats per token over the first 60,000 tokens, measured with transformers alone; other stories differ a little."""
+    """1.47 nats over the first 60,000 tokens, measured with transformers alone; other stories differ a little."""
     assert run.results["ce_clean"] == pytest.approx(1.47, abs=0.12)
 
 

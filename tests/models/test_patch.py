@@ -206,3 +206,19 @@ def test_a_latent_can_be_switched_on_where_it_was_silent(
     rows = x.flatten(0, 1)
     by_hand = rows - coder.encode(rows).dense() @ coder.W_dec + strength * coder.W_dec[latent]
     torch.testing.assert_close(patched.flatten(0, 1), by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_an_edit_of_the_blocks_output_sees_the_change_made_in_its_middle(lm: LanguageModel, tokens: Tensor) -> None:
+    """Whatever the order in which the two were asked for."""
+    seen: list[Tensor] = []
+
+    def look(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    middle, after = "layers.1.resid_mid", "layers.1.resid_post"
+    with lm.patch({after: look}), lm.patch({middle: lambda x: x + 1.0}):
+        lm.logits(tokens)
+    with lm.patch({middle: lambda x: x + 1.0, after: look}):
+        lm.logits(tokens)
+    assert torch.equal(seen[0], seen[1])

@@ -26,7 +26,7 @@ def test_a_canonical_name_resolves_to_itself_and_to_a_module_that_exists(lm: Lan
         site = lm.sites.resolve(name)
         assert site.name == name
         lm.model.get_submodule(site.module)
-        assert site.side in ("in", "out")
+        assert site.side in ("in", "out", "stream")
 
 
 @pytest.mark.parametrize(("alias", "point"), ALIASES.items())

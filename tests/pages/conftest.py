@@ -39,6 +39,7 @@ def report_data() -> ReportData:
         name=f"run {HOSTILE}",
         facts={"Model": HOSTILE, "Site": "layers.2.resid_post"},
         results=figures | {"n_things": 1234567.0},
+        standard_errors={"l0": 0.25, "kl": math.nan},
         definitions=definitions(),
         curve=curve,
         records=[_record(latent) for latent in range(N_LATENTS)],

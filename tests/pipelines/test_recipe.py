@@ -48,7 +48,7 @@ def test_a_wrong_setting_is_named_with_what_to_write(overrides: list[str], says:
 def test_a_missing_recipe_names_the_known_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'demo'"):
         read_job("dmeo", [])
-    with pytest.raises(UserError, match="there is no file 'missing.toml'"):
+    with pytest.raises(UserError, match=r"there is no file .missing\.toml."):
         read_job("missing.toml", [])
 
 

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
+from unweave.models.hooks import Action, read_at, replace_at
 from unweave.models.sites import Site, SiteMap
 from unweave.types import Codes
 
@@ -99,7 +100,7 @@ class LanguageModel:
             if len(captured) == wanted:
                 raise _AllCaptured
 
-        with self._hooks(dict.fromkeys(resolved, read)):
+        with self._hooked(dict.fromkeys(resolved, read), read_at):
             try:
                 self.model(input_ids=tokens.to(self.device), use_cache=False)
             except _AllCaptured:
@@ -122,26 +123,17 @@ class LanguageModel:
 
             return apply
 
-        with self._hooks({site: applying(edit) for site, edit in resolved.items()}, carry=True):
+        with self._hooked({site: applying(edit) for site, edit in resolved.items()}, replace_at):
             yield
         if silent := [site.name for site in resolved if site.name not in fired]:
             raise self._never_fired(silent)
 
     @contextmanager
-    def _hooks(
-        self, actions: Mapping[Site, Callable[[Site, Tensor], Tensor | None]], carry: bool = False
-    ) -> Iterator[None]:
+    def _hooked(self, actions: Mapping[Site, Action], register: Callable[..., list[RemovableHandle]]) -> Iterator[None]:
         handles: list[RemovableHandle] = []
         try:
             for site, action in actions.items():
-                module = self.model.get_submodule(site.module)
-                if carry and site.name.endswith(".resid_mid"):
-                    block = self.model.get_submodule(site.module.rpartition(".")[0])
-                    handles += _edit_stream_within(site, module, block, action)
-                elif site.side == "in":
-                    handles.append(module.register_forward_pre_hook(_pre_hook(site, action), with_kwargs=True))
-                else:
-                    handles.append(module.register_forward_hook(_post_hook(site, action)))
+                handles += register(self.model, site, action)
             yield
         finally:
             for handle in handles:
@@ -155,51 +147,3 @@ class LanguageModel:
 
 class _AllCaptured(Exception):
     """Ends a forward pass once every site was read."""
-
-
-def _pre_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> Callable[..., Any]:
-    def hook(
-        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        for i, value in enumerate(args):
-            if isinstance(value, Tensor) and value.is_floating_point():
-                new = action(site, value)
-                return None if new is None else ((*args[:i], new, *args[i + 1 :]), kwargs)
-        for name, value in kwargs.items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                new = action(site, value)
-                return None if new is None else (args, {**kwargs, name: new})
-        raise UserError(f"{site.module} reads no activations; name its output, {site.module}:out, or another module")
-
-    return hook
-
-
-def _post_hook(site: Site, action: Callable[[Site, Tensor], Tensor | None]) -> Callable[..., Any]:
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return action(site, output)
-        new = action(site, output[0])
-        if new is None:
-            return None
-        if isinstance(output, dict):
-            return type(output)(**{**output, next(iter(output)): new})
-        return type(output)((new, *output[1:]))
-
-    return hook
-
-
-def _edit_stream_within(
-    site: Site, norm: nn.Module, block: nn.Module, edit: Callable[..., Any]
-) -> list[RemovableHandle]:
-    """The norm behind the middle of a block reads a copy of the stream, so the change is added to the block's output."""
-    change: list[Tensor] = []
-
-    def change_copy(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        new = edit(site, args[0])
-        change.append(new - args[0])
-        return (new, *args[1:])
-
-    def change_stream(site: Site, x: Tensor) -> Tensor:
-        return x + change.pop()
-
-    return [norm.register_forward_pre_hook(change_copy), block.register_forward_hook(_post_hook(site, change_stream))]

@@ -21,13 +21,14 @@ def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
     source = _source(name)
     logging.disable_progress_bar()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
         )
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are damaged ({error}); fetch or copy the model again") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load a language model from {name!r}: {_first_line(error)}") from error
+    model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"the weights of {name!r} lack {', '.join(missing[:3])}; fetch or copy the model again")
     return model, _tokenizer(source)

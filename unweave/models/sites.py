@@ -13,7 +13,8 @@ from torch import nn
 
 from unweave.errors import UserError, nearest
 
-Side = Literal["in", "out"]
+Side = Literal["in", "out", "stream"]
+"""Entering a module, leaving it, or entering it while the block adds to the same tensor itself."""
 
 
 class Site(NamedTuple):
@@ -36,7 +37,7 @@ class Family(NamedTuple):
 
 _GPT2: dict[str, tuple[str, Side]] = {
     "resid_pre": ("", "in"),
-    "resid_mid": ("ln_2", "in"),
+    "resid_mid": ("ln_2", "stream"),
     "resid_post": ("", "out"),
     "attn_out": ("attn", "out"),
     "mlp_in": ("mlp", "in"),
@@ -51,7 +52,7 @@ _FAMILIES: dict[str, Family] = {
         "model.norm",
         {
             "resid_pre": ("", "in"),
-            "resid_mid": ("post_attention_layernorm", "in"),
+            "resid_mid": ("post_attention_layernorm", "stream"),
             "resid_post": ("", "out"),
             "attn_out": ("self_attn", "out"),
             "attn.z": ("self_attn.o_proj", "in"),

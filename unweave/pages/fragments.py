@@ -50,17 +50,24 @@ def headline_tiles(results: Mapping[str, float | int], definitions: Mapping[str,
     return "\n".join(tiles)
 
 
-def figure_rows(results: Mapping[str, float | int], definitions: Mapping[str, Definition]) -> str:
-    """A table row for each figure: title, value, meaning, what is usual."""
+def figure_rows(
+    results: Mapping[str, float | int], errors: Mapping[str, float], definitions: Mapping[str, Definition]
+) -> str:
+    """A table row for each figure: title, value with its standard error, meaning, what is usual."""
     rows = []
     for name, value in results.items():
         known = definitions.get(name)
         title, meaning, good = (known.title, known.meaning, known.good) if known else (name, "", "")
         rows.append(
-            f'<tr><th scope="row">{escape(title)}</th><td class="value">{figure(name, value)}</td>'
+            f'<tr><th scope="row">{escape(title)}</th><td class="value">{figure(name, value)}{_error(name, errors)}</td>'
             f'<td>{escape(meaning)}</td><td class="good-range">{escape(good)}</td></tr>'
         )
     return "\n".join(rows)
+
+
+def _error(name: str, errors: Mapping[str, float]) -> str:
+    error = errors.get(name, math.nan)
+    return f'<span class="error">± {figure(name, error)}</span>' if math.isfinite(error) else ""
 
 
 def loss_ladder(results: Mapping[str, float | int]) -> str:

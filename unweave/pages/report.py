@@ -28,6 +28,8 @@ class ReportData:
     """Short facts for the head: model, site, coder, text."""
     results: dict[str, float | int]
     """Figures by name, in the order in which they are shown."""
+    standard_errors: dict[str, float]
+    """Standard errors of some of the figures."""
     definitions: dict[str, Definition]
     """What the figures mean, by name."""
     curve: list[dict[str, float | int]]
@@ -72,7 +74,7 @@ def _index_texts(data: ReportData) -> dict[str, str]:
         "findings": findings_list(data.findings),
         "tiles": headline_tiles(data.results, data.definitions),
         "ladder": loss_ladder(data.results),
-        "figures": figure_rows(data.results, data.definitions),
+        "figures": figure_rows(data.results, data.standard_errors, data.definitions),
         "featured_rule": escape(RULE),
         "n_latents": f"{densities['n_latents']:,}",
         "n_tokens": f"{densities['n_tokens']:,}",

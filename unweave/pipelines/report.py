@@ -1,5 +1,7 @@
 """Turn what a run holds into pages and a coder card."""
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,27 @@ def write_report(run: Run, *, name: str) -> Path:
         name=name,
         facts=_facts(run),
         results=figures(results),
+        standard_errors=results["standard_errors"],
         definitions=definitions(),
         curve=run.curve,
         records=list(run.latents),
         vocabulary=run.latents.vocabulary(),
         findings=findings,
     )
-    for path, content in report_files(data).items():
-        write_atomically(run.path / "report" / path, content)
-    card = coder_card(name, data.facts, data.results, results["standard_errors"], definitions(), findings)
+    _replace_folder(run.path / "report", report_files(data))
+    card = coder_card(name, data.facts, data.results, data.standard_errors, definitions(), findings)
     write_atomically(run.path / "coder" / "README.md", card)
     return run.path / "report" / "index.html"
+
+
+def _replace_folder(folder: Path, files: Mapping[str, str]) -> None:
+    """Write a folder of files under another name first, so that pages and their data always belong together."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for path, content in files.items():
+        write_atomically(partial / path, content)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
 
 
 def diagnose_run(run: Run) -> list[Finding]:
