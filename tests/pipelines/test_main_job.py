@@ -107,6 +107,13 @@ def test_other_sites_run_the_same_job(recipe: dict, site: str, tmp_path: Path) -
     assert bool(run.latents[0].promoted) == (site != "layers.0.mlp_in")
 
 
+def test_a_model_in_half_precision_runs_the_same_job(recipe: dict, run: Run, tmp_path: Path) -> None:
+    recipe["model"]["dtype"] = "bfloat16"
+    half = run_job(build_job(recipe), tmp_path / "half", QUIET)
+    assert half.coder.W_dec.dtype == torch.float32
+    assert half.results["explained_variance"] == pytest.approx(run.results["explained_variance"], abs=0.05)
+
+
 def test_ctrl_c_ends_training_early_and_measures_what_there_is(recipe: dict, tmp_path: Path) -> None:
     recipe["training"]["rows"] = 10_000_000
     metrics = tmp_path / "long.partial" / "metrics.jsonl"

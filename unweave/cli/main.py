@@ -28,14 +28,17 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a coder, measure it, and write a report about its latents."""
-    from unweave.cli.tables import print_findings, print_results
     from unweave.pipelines.progress import Watch
-    from unweave.pipelines.recipe import read_job
-    from unweave.pipelines.report import diagnose_run
-    from unweave.pipelines.train import run_job
+
+    watch = Watch(quiet=quiet)
+    with watch.waiting("starting"):
+        from unweave.cli.tables import print_findings, print_results
+        from unweave.pipelines.recipe import read_job
+        from unweave.pipelines.report import diagnose_run
+        from unweave.pipelines.train import run_job
 
     job = read_job(recipe, overrides or [])
-    run = run_job(job, out or Path("runs") / Path(recipe).stem, Watch(quiet=quiet), overwrite=overwrite)
+    run = run_job(job, out or Path("runs") / Path(recipe).stem, watch, overwrite=overwrite)
     print_results(run)
     print_findings(diagnose_run(run))
     typer.echo(f"report: {run.path / 'report' / 'index.html'}")
@@ -44,11 +47,14 @@ def train(
 @app.command()
 def evaluate(run: RunPath, overrides: Overrides = None, quiet: Quiet = False) -> None:
     """Measure a run's coder anew and rewrite its results, latents and report."""
-    from unweave.cli.tables import print_results
-    from unweave.pipelines.evaluate import evaluate_run
     from unweave.pipelines.progress import Watch
 
-    print_results(evaluate_run(run, overrides or [], Watch(quiet=quiet)))
+    watch = Watch(quiet=quiet)
+    with watch.waiting("starting"):
+        from unweave.cli.tables import print_results
+        from unweave.pipelines.evaluate import evaluate_run
+
+    print_results(evaluate_run(run, overrides or [], watch))
 
 
 @app.command()

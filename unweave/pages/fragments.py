@@ -58,8 +58,9 @@ def figure_rows(
     for name, value in results.items():
         known = definitions.get(name)
         title, meaning, good = (known.title, known.meaning, known.good) if known else (name, "", "")
+        shown = figure(name, value) + _error(name, errors)
         rows.append(
-            f'<tr><th scope="row">{escape(title)}</th><td class="value">{figure(name, value)}{_error(name, errors)}</td>'
+            f'<tr><th scope="row">{escape(title)}</th><td class="value">{shown}</td>'
             f'<td>{escape(meaning)}</td><td class="good-range">{escape(good)}</td></tr>'
         )
     return "\n".join(rows)

@@ -26,10 +26,12 @@ def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
     """Measure a run anew, with its own recipe or with overrides such as ``evaluation.tokens=1_000_000``."""
     run = Run(path)
     coder = run.coder
-    bench = set_up(read_job(str(run.path / "config.toml"), overrides).recipe)
+    with watch.waiting("loading the model and the text"):
+        bench = set_up(read_job(str(run.path / "config.toml"), overrides).recipe)
     measure_into(run.path, bench, coder.to(bench.model.device), watch)
     run = Run(path)
-    write_report(run, name=run.path.name)
+    with watch.waiting("writing the report"):
+        write_report(run, name=run.path.resolve().name)
     return run
 
 

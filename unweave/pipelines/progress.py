@@ -4,15 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class Watch:
@@ -26,14 +18,19 @@ class Watch:
         self.console.print(text, markup=False, highlight=False)
 
     @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """A turning mark while something of unknown length goes on."""
+        with self.console.status(title):
+            yield
+
+    @contextmanager
     def bar(self, title: str, total: int) -> Iterator["Bar"]:
         """A bar that fills up while the block runs."""
         columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description:<17}"),
+            BarColumn(bar_width=12),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[figures]}"),
         )
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
@@ -49,5 +46,5 @@ class Bar:
 
     def at(self, done: int, **figures: str) -> None:
         """So much is done; ``figures`` are shown beside the bar."""
-        text = "  ".join(f"{name} {value}" for name, value in figures.items())
+        text = " ".join(f"{name} {value}" for name, value in figures.items())
         self._progress.update(self._task, completed=done, figures=text)

@@ -36,9 +36,10 @@ def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Ru
     """Train, measure and report into ``out``; Ctrl-C ends the training early and measures what there is."""
     check_free(out, overwrite=overwrite)
     started = time.time()
-    bench = set_up(job.recipe)
+    with watch.waiting("loading the model and the text"):
+        bench = set_up(job.recipe)
+        rows, trainee = _new_trainee(job, bench)
     watch.say(f"{bench.model.name} at {bench.site}, {len(bench.corpus.train)} documents to train on")
-    rows, trainee = _new_trainee(job, bench)
     with new_run_folder(out, overwrite=overwrite) as folder:
         write_atomically(folder / "config.toml", job.to_toml())
         n_rows = _train_into(folder, trainee, rows, job, watch)
@@ -48,7 +49,8 @@ def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Ru
         trained = time.time()
         write_json(folder / "manifest.json", _manifest(job, bench, n_rows) | {"seconds_training": trained - started})
         measure_into(folder, bench, coder, watch)
-        write_report(Run(folder), name=out.name)
+        with watch.waiting("writing the report"):
+            write_report(Run(folder), name=out.name)
     watch.say(f"training took {trained - started:.0f} s, measuring and the report {time.time() - trained:.0f} s")
     return Run(out)
 
@@ -99,9 +101,9 @@ def _log_line(progress: Progress, name: str, seconds: float) -> dict[str, int | 
 
 def _live(figures: dict[str, float], rows_per_second: float) -> dict[str, str]:
     return {
-        "L0": f"{figures['l0']:.1f}",
-        "EV": f"{figures['explained_variance']:.3f}",
-        "dead": f"{figures['dead_share']:.1%}",
+        "L0": f"{figures['l0']:.0f}",
+        "EV": f"{figures['explained_variance']:.2f}",
+        "dead": f"{figures['dead_share']:.0%}",
         "tokens/s": f"{rows_per_second:,.0f}",
     }
 

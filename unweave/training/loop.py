@@ -115,11 +115,12 @@ def train(
     for step, batch in enumerate(batches):
         progress = step / config.n_steps
         factor = rate_factor((step + 1) / config.n_steps, config.warm_up, config.decay)
-        results = {trainee.name: _step(trainee, batch, progress, config, factor) for trainee in trainees}
+        rows = {t.name: batch[t.site].to(t.coder.W_dec.dtype) * t.input_scale for t in trainees}
+        results = {t.name: _step(t, rows[t.name], progress, config, factor) for t in trainees}
         n_rows += next(iter(batch.values())).shape[0]
         is_last = step + 1 >= config.n_steps
         if is_last or step % config.log_every == 0:
-            metrics = {t.name: _live_figures(t, batch[t.site] * t.input_scale, results[t.name]) for t in trainees}
+            metrics = {t.name: _live_figures(t, rows[t.name], results[t.name]) for t in trainees}
             yield Progress(step, n_rows, config.lr * factor, metrics)
         if is_last:
             return
@@ -131,11 +132,9 @@ def finish(trainee: Trainee) -> SparseCoder:
     return trainee.coder.eval().requires_grad_(False)
 
 
-def _step(
-    trainee: Trainee, batch: dict[str, Tensor], progress: float, config: TrainingConfig, factor: float
-) -> CoderStep:
+def _step(trainee: Trainee, x_BD: Tensor, progress: float, config: TrainingConfig, factor: float) -> CoderStep:
     coder = trainee.coder
-    result = coder.loss(batch[trainee.site] * trainee.input_scale, Moment(progress, trainee.dead.mask))
+    result = coder.loss(x_BD, Moment(progress, trainee.dead.mask))
     total = torch.stack(list(result.losses.values())).sum()
     trainee.optimizer.zero_grad()
     total.backward()
