@@ -22,7 +22,8 @@ soak: .venv/.installed-test
 
 docs: .venv/.installed-docs
 	$(BIN)/python tools/make_map.py
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.installed-test
 	$(BIN)/python benchmarks/density.py

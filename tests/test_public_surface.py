@@ -5,11 +5,11 @@ import sys
 
 import unweave
 
-EXPECTED = ["LanguageModel", "LatentEdit", "Run", "UserError", "load"]
+EXPECTED = ["LanguageModel", "LatentEdit", "Run", "UserError", "load", "train"]
 
 
 def test_the_public_names_are_these() -> None:
-    assert sorted(unweave.__all__) == EXPECTED
+    assert sorted(unweave.__all__) == sorted([*EXPECTED, "__version__"])
     assert all(getattr(unweave, name).__doc__ for name in EXPECTED)
 
 

@@ -9,12 +9,13 @@ PACKAGE = ROOT / "unweave"
 
 
 def main() -> None:
-    (ROOT / "docs" / "map.md").write_text(code_map())
+    (ROOT / "docs" / "map.md").write_text(code_map(), encoding="utf-8")
 
 
 def code_map() -> str:
     """The page's text, rooms in the order of the import contract."""
-    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = project["tool"]["importlinter"]["contracts"][0]
     rooms = [room.strip() for layer in contract["layers"] for room in layer.split("|")]
     lines = [
         "# Map of the code",
@@ -35,7 +36,7 @@ def code_map() -> str:
 
 
 def _sentence(module: Path) -> str:
-    docstring = ast.get_docstring(ast.parse(module.read_text()))
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
     assert docstring, f"{module} has no docstring"
     return docstring.split("\n\n")[0].replace("\n", " ")
 

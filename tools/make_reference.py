@@ -57,7 +57,7 @@ def _settings(config: type) -> list[str]:
 
 def _table(fields: list[Field], names: list[str]) -> str:
     rows = [
-        f"| `{field.name}` | `{_cell(field.type)}` | `{_cell(_as_toml(field.default))}` | {_cell(field.doc)} |"
+        f"| `{field.name}` | {_type(field.type)} | `{_as_toml(field.default)}` | {_cell(field.doc)} |"
         for field in fields
         if field.name in names
     ]
@@ -76,6 +76,13 @@ def _as_toml(default: str) -> str:
     if default in ("True", "False"):
         return default.lower()
     return f'"{default[1:-1]}"' if default.startswith("'") else default
+
+
+def _type(name: str) -> str:
+    """A type in words: the values themselves where there are only a few."""
+    if name.startswith("Literal["):
+        return ", ".join(f"`{_as_toml(value.strip())}`" for value in name.removeprefix("Literal[")[:-1].split(","))
+    return f"`{name}`"
 
 
 def _cell(text: str) -> str:

@@ -110,17 +110,19 @@ def _section(record: LatentRecord, rule: Rule, vocabulary: list[str]) -> str:
 def _example(example: Example, text_of: Callable[[int], str]) -> str:
     parts = []
     for i, token_id in enumerate(example.token_ids):
-        text = html.escape(_visible(text_of(token_id)))
+        text = _escaped(text_of(token_id))
         parts.append(f"<mark><b>{text}</b></mark>" if i == example.peak else text)
     return f"<code>{''.join(parts)}</code> <small>{html.escape(example.document)}</small>"
 
 
 def _code(token: str) -> str:
-    return f"<code>{html.escape(_visible(token).replace(' ', '·'))}</code>"
+    return f"<code>{_escaped(token.replace(' ', '·'))}</code>"
 
 
-def _visible(token: str) -> str:
-    return token.replace("\n", "↵").replace("\t", "⇥")
+def _escaped(token: str) -> str:
+    """Text that neither HTML nor Markdown reads as markup."""
+    shown = html.escape(token.replace("\n", "↵").replace("\t", "⇥"))
+    return "".join(f"&#{ord(c)};" if c in "_*`[]\\{}|~" else c for c in shown)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ if TYPE_CHECKING:
     from unweave.errors import UserError
     from unweave.models.language_model import LanguageModel, LatentEdit
     from unweave.pipelines.load import load
+    from unweave.pipelines.train import train
     from unweave.storage.run_folder import Run
 
-__all__ = ["LanguageModel", "LatentEdit", "Run", "UserError", "load"]
+__version__ = "0.1.0"
+__all__ = ["LanguageModel", "LatentEdit", "Run", "UserError", "__version__", "load", "train"]
 
 _HOMES = {
     "LanguageModel": "unweave.models.language_model",
@@ -17,6 +19,7 @@ _HOMES = {
     "Run": "unweave.storage.run_folder",
     "UserError": "unweave.errors",
     "load": "unweave.pipelines.load",
+    "train": "unweave.pipelines.train",
 }
 
 

@@ -85,7 +85,7 @@ def describe(cls: type) -> list[Field]:
         if field.default is not MISSING:
             default = repr(field.default)
         elif field.default_factory is not MISSING:
-            default = repr(field.default_factory())
+            default = "a section of its own" if is_dataclass(hints[field.name]) else repr(field.default_factory())
         else:
             default = "required"
         hint = hints[field.name]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -77,7 +78,7 @@ class Codes:
     def by_latent(self) -> "LatentOrder":
         """The same entries in the order of their latents, sorted once and shared by both weight gradients."""
         counts = torch.bincount(self.latent_ids, minlength=self.n_latents)
-        return LatentOrder(self.latent_ids.argsort(stable=True), counts.cumsum(0) - counts)
+        return LatentOrder(_stable_order(self.latent_ids, self.n_latents), counts.cumsum(0) - counts)
 
     def with_values(self, values: Float[Tensor, " E"]) -> "Codes":
         """The same active entries with other values."""
@@ -97,3 +98,11 @@ class LatentOrder(NamedTuple):
     entries: Int[Tensor, " E"]
     offsets: Int[Tensor, " L"]
     """Latent i owns entries[offsets[i]:offsets[i+1]]."""
+
+
+def _stable_order(ids: Int[Tensor, " E"], n_ids: int) -> Int[Tensor, " E"]:
+    """Positions of the ids in ascending order; on a CPU NumPy's radix sort of short integers is many times faster."""
+    if ids.device.type != "cpu":
+        return ids.argsort(stable=True)
+    short = ids.numpy().astype(np.uint16) if n_ids <= 2**16 else ids.numpy()
+    return torch.from_numpy(np.argsort(short, kind="stable"))

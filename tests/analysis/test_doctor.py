@@ -7,9 +7,12 @@ GOOD = {
     "l0": 32.0,
     "dead_share": 0.01,
     "dense_share": 0.01,
+    "first_position_share": 0.0,
     "loss_recovered_mean": 0.92,
     "ce_clean": 2.5,
     "ce_spliced": 2.6,
+    "ce_mean_ablated": 8.0,
+    "standard_errors": {"ce_mean_ablated": 0.05},
     "n_tokens": 200_000,
 }
 CURVE = [{"explained_variance": 0.85, "l0": 32.0, "mse": 0.1}] * 40
@@ -36,6 +39,11 @@ def test_each_figure_out_of_its_range_is_told_with_its_value() -> None:
     assert _bad(dense_share=0.05) == [("warning", "5.0% of the latents fire on more than 10 % of tokens")]
     assert _bad(loss_recovered_mean=0.7) == [("warning", "Only 70% of the loss is recovered against mean ablation")]
     assert _bad(loss_recovered_mean=float("nan")) == [("warning", "Ablating the site does not change the model's loss")]
+    assert _bad(first_position_share=0.4) == [("problem", "40% of the error is at the first position")]
+    assert _bad(ce_mean_ablated=2.55, loss_recovered_mean=2.0) == [
+        ("warning", "Ablating the site does not change the model's loss")
+    ]
+    assert _bad(explained_variance=float("nan"))[0] == ("problem", "The measured rows do not vary")
     assert _bad(ce_spliced=2.0) == [("warning", "The loss is lower with the reconstruction than without")]
 
 

@@ -82,9 +82,9 @@ def test_row_figures_are_those_of_all_rows_together(gpt2: LanguageModel) -> None
     d_model = gpt2.width(SITE)
     cls = architecture("relu")
     coder = cls(cls.Config(n_latents=63), d_model).requires_grad_(False)
-    rows = [rows_of(batch, gpt2.capture(batch.token_ids, [SITE])) for batch in batches]
-    seen: list[tuple[Rows, Codes]] = []
-    result = measure_rows(coder, SITE, rows, lambda *pair: seen.append(pair))
+    rows = [rows_of(batch, gpt2.capture(batch.token_ids, SITE)) for batch in batches]
+    seen: list[tuple[TokenBatch, Rows, Codes]] = []
+    result = measure_rows(coder, SITE, zip(batches, rows, strict=True), lambda *seen_now: seen.append(seen_now))
     x = torch.cat([batch.activations[SITE] for batch in rows])
     dense = F.relu((x - coder.b_dec) @ coder.W_enc.T + coder.b_enc)
     error = x - (dense @ coder.W_dec + coder.b_dec)
@@ -95,5 +95,5 @@ def test_row_figures_are_those_of_all_rows_together(gpt2: LanguageModel) -> None
     expected = 1 - (error.square().sum() / (x - x.mean(0)).square().sum()).item()
     assert figures["explained_variance"] == pytest.approx(expected, abs=1e-5)
     torch.testing.assert_close(result.mean_D, x.mean(0), rtol=1e-5, atol=1e-6)
-    assert [len(pair[0]) for pair in seen] == [32, 32, 32]
+    assert [len(rows) for _, rows, _ in seen] == [32, 32, 32]
     assert all(math.isfinite(error) for error in result.measured.standard_errors.values())

@@ -129,14 +129,15 @@ def test_merging_parts_is_one_pass_over_all(make_codes: Callable[..., Codes], na
 
 
 def test_every_figure_is_defined_once_in_full() -> None:
-    from unweave.metrics import SplicedLoss
+    from unweave.metrics import FirstPosition, SplicedLoss
 
-    for metric in (Reconstruction, L0, Density, SplicedLoss):
+    for metric in (Reconstruction, L0, Density, FirstPosition, SplicedLoss):
         for definition in metric.definitions:
             assert definitions()[definition.name] is definition
             assert definition.title and definition.good
             assert definition.meaning.endswith(".")
-    assert len(definitions()) == sum(len(m.definitions) for m in (Reconstruction, L0, Density, SplicedLoss))
+    every = (Reconstruction, L0, Density, FirstPosition, SplicedLoss)
+    assert len(definitions()) == sum(len(metric.definitions) for metric in every)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -97,17 +97,17 @@ def test_a_transformer_lens_name_captures_the_same_tensor(
     lm: LanguageModel, tokens: Tensor, spelling: str, canonical: str
 ) -> None:
     captured = lm.capture(tokens, [spelling])
-    assert list(captured) == [canonical]
-    assert torch.equal(captured[canonical], _one(lm, tokens, canonical))
+    assert list(captured) == [spelling]
+    assert torch.equal(captured[spelling], _one(lm, tokens, canonical))
 
 
 def test_a_bare_module_path_captures_what_leaves_or_enters_the_module(gpt2: LanguageModel, tokens: Tensor) -> None:
     mlp = gpt2.model.get_submodule("transformer.h.1.mlp")
     x = gpt2.capture(tokens, ["transformer.h.1.mlp", "transformer.h.1.mlp:in", "transformer.h.1.attn"])
-    assert torch.equal(x["transformer.h.1.mlp:out"], _one(gpt2, tokens, "layers.1.mlp_out"))
-    assert torch.equal(x["transformer.h.1.attn:out"], _one(gpt2, tokens, "layers.1.attn_out"))
+    assert torch.equal(x["transformer.h.1.mlp"], _one(gpt2, tokens, "layers.1.mlp_out"))
+    assert torch.equal(x["transformer.h.1.attn"], _one(gpt2, tokens, "layers.1.attn_out"))
     with torch.no_grad():
-        assert torch.equal(mlp(x["transformer.h.1.mlp:in"]), x["transformer.h.1.mlp:out"])
+        assert torch.equal(mlp(x["transformer.h.1.mlp:in"]), x["transformer.h.1.mlp"])
 
 
 def test_logits_can_be_captured_by_the_path_of_the_head(lm: LanguageModel, tokens: Tensor) -> None:
@@ -196,7 +196,7 @@ def test_no_site_at_all_is_an_error(gpt2: LanguageModel, tokens: Tensor) -> None
 
 def test_a_module_that_never_runs_is_an_error(lm: LanguageModel, tokens: Tensor) -> None:
     blocks = lm.sites.resolve("layers.0.resid_pre").module.removesuffix(".0")
-    with pytest.raises(UserError, match=rf"never reached {blocks}:out"):
+    with pytest.raises(UserError, match=rf"never reached {blocks};"):
         lm.capture(tokens, [blocks, "layers.1.resid_post"])
 
 

@@ -146,7 +146,7 @@ def test_text_shorter_than_the_run_is_read_again(recipe: dict, tmp_path: Path) -
         ("model", "name", "./missing", "no model folder './missing'"),
         ("text", "source", "missing.txt", "no text 'missing.txt'"),
         ("packing", "context", 64, "longer than the 63 tokens"),
-        ("model", "device", "abacus", "model.device='abacus'"),
+        ("model", "device", "abacus", "device 'abacus' cannot be used"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing_behind(

@@ -25,6 +25,7 @@ def diagnose(results: Results, curve: Curve) -> list[Finding]:
         _l0,
         _dead,
         _dense,
+        _first_position,
         _loss_recovered,
         _overfit,
         _threshold,
@@ -38,10 +39,12 @@ def diagnose(results: Results, curve: Curve) -> list[Finding]:
 
 def _explained_variance(results: Results, _: Curve) -> Finding:
     value = results["explained_variance"]
+    if value != value:
+        return Finding("problem", "The measured rows do not vary", "Measure on other text, or choose another site.")
     if value >= 0.8:
         return Finding("good", f"Explained variance is {value:.2f}", "The reconstruction keeps most of what varies.")
     level: Level = "problem" if value < 0.6 else "warning"
-    advice = "Train longer (training.rows), allow more active latents (coder.k) or use more of them (coder.n_latents)."
+    advice = "Train longer (training.rows), let more latents be active, or use more of them (coder.n_latents)."
     return Finding(level, f"Explained variance is {value:.2f}, under 0.80", advice)
 
 
@@ -63,7 +66,7 @@ def _dead(results: Results, _: Curve) -> Finding:
         return Finding("good", f"{value:.1%} of the latents are dead", f"Nearly all latents fired {measured}.")
     advice = (
         "Measure on more text first (evaluation.tokens): rare latents may only look dead. If they stay silent, "
-        "lower training.lr, raise coder.aux_coefficient, shorten training.dead_window, or use fewer latents."
+        "lower training.lr, shorten training.dead_window, use fewer latents, or a coder that revives them (batch_topk)."
     )
     return Finding(
         "problem" if value > 0.2 else "warning", f"{value:.1%} of the latents never fired {measured}", advice
@@ -74,13 +77,26 @@ def _dense(results: Results, _: Curve) -> Finding | None:
     value = results["dense_share"]
     if value <= 0.02:
         return None
-    advice = "Latents that fire everywhere rarely mean one thing. Train longer, lower coder.k, or look at them."
+    advice = "Latents that fire everywhere rarely mean one thing. Train longer, or look at what they fire on."
     return Finding("warning", f"{value:.1%} of the latents fire on more than 10 % of tokens", advice)
+
+
+def _first_position(results: Results, _: Curve) -> Finding | None:
+    value = results["first_position_share"]
+    if value <= 0.05:
+        return None
+    advice = (
+        "Huge rows at the first token drown the rest. Set packing.prepend_bos=true and exclude_special_tokens=true."
+    )
+    return Finding(
+        "problem" if value > 0.3 else "warning", f"{value:.0%} of the error is at the first position", advice
+    )
 
 
 def _loss_recovered(results: Results, _: Curve) -> Finding | None:
     value = results["loss_recovered_mean"]
-    if value != value:
+    damage = results["ce_mean_ablated"] - results["ce_clean"]
+    if value != value or damage <= max(0.01, 2 * results["standard_errors"].get("ce_mean_ablated", 0.0)):
         return Finding(
             "warning", "Ablating the site does not change the model's loss", "Choose a site that the model uses."
         )
@@ -90,7 +106,7 @@ def _loss_recovered(results: Results, _: Curve) -> Finding | None:
         )
     level: Level = "problem" if value < 0.6 else "warning"
     advice = (
-        "The model needs what the coder drops. Raise coder.k or coder.n_latents, train longer, or try another layer."
+        "The model needs what the coder drops. Let more latents be active, raise coder.n_latents, or try another layer."
     )
     return Finding(level, f"Only {value:.0%} of the loss is recovered against mean ablation", advice)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from unweave import __version__
 from unweave.errors import UserError
 
 app = typer.Typer(
@@ -30,15 +31,12 @@ def train(
     """Train a coder, measure it, and write a report about its latents."""
     from unweave.pipelines.progress import Watch
 
-    watch = Watch(quiet=quiet)
-    with watch.waiting("starting"):
+    with Watch(quiet=quiet).waiting("starting"):
         from unweave.cli.tables import print_findings, print_results
-        from unweave.pipelines.recipe import read_job
+        from unweave.pipelines import train as main_job
         from unweave.pipelines.report import diagnose_run
-        from unweave.pipelines.train import run_job
 
-    job = read_job(recipe, overrides or [])
-    run = run_job(job, out or Path("runs") / Path(recipe).stem, watch, overwrite=overwrite)
+    run = main_job.train(recipe, *(overrides or []), out=out, overwrite=overwrite, quiet=quiet)
     print_results(run)
     print_findings(diagnose_run(run))
     typer.echo(f"report: {run.path / 'report' / 'index.html'}")
@@ -111,11 +109,19 @@ def sites(
         typer.echo(site)
 
 
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Take a neural network's activations apart into sparse, interpretable latents."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 def main() -> None:
     """Run the command line; what a user can put right is one line on stderr and exit code 2."""
     try:
         app()
-    except UserError as error:
+    except (UserError, OSError) as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

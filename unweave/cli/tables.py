@@ -59,7 +59,7 @@ def print_latent(index: LatentIndex, latent: int) -> None:
     for example in record.examples:
         peak = example.activations[example.peak]
         console.print(Text.assemble((f"{peak:7.2f}  ", "dim"), _tokens(example, vocabulary, record.max_activation)))
-        console.print(Text(f"         {example.document}", style="dim"))
+        console.print(Text(f"         {_visible(example.document)}", style="dim"))
 
 
 def print_description(name: str, config: type, known: list[str]) -> None:
@@ -96,4 +96,5 @@ def _tokens(example: Example, vocabulary: list[str], strongest: float) -> Text:
 
 
 def _visible(token: str) -> str:
-    return token.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
+    known = token.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
+    return "".join(character if character.isprintable() else "·" for character in known)

@@ -73,6 +73,13 @@ class SparseCoder(nn.Module, ABC):
         self.W_dec = nn.Parameter(W_dec)
         self.b_dec = nn.Parameter(torch.zeros(d_model))
 
+    def forward(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """The reconstruction of each row."""
+        return self.decode(self.encode(x_BD))
+
+    def extra_repr(self) -> str:
+        return f"{self.n_latents} latents on width {self.d_model}, origin={self.origin}"
+
     @property
     def n_latents(self) -> int:
         return self.W_dec.shape[0]
@@ -96,12 +103,14 @@ class SparseCoder(nn.Module, ABC):
     @torch.no_grad()
     def preactivations(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B L"]:
         """The one dense product: ``(x - b_dec) @ W_enc.T + b_enc``, outside autograd."""
+        if x_BD.ndim != 2 or x_BD.shape[1] != self.d_model:
+            raise UserError(f"a coder reads rows [B, {self.d_model}], got {list(x_BD.shape)}; flatten sequences first")
         return torch.addmm(self.b_enc, x_BD - self.b_dec, self.W_enc.T)
 
     def with_gradient(self, codes: Codes, x_BD: Float[Tensor, "B D"]) -> Codes:
         """Codes selected from ``preactivations``, now differentiable in the encoder.
 
-        ``b_dec`` gets its gradient from the decoder alone; the encoder's share is left out, as in Gao et al. (2024).
+        ``b_dec`` learns from the decoder alone; its share of the encoder's gradient is left out.
         """
         values = active_preactivations(codes, x_BD - self.b_dec.detach(), self.W_enc, self.b_enc)
         return codes.with_values(values)

@@ -5,7 +5,7 @@ row may use more latents than an easy one. In use, a row must not depend on its 
 h > threshold, where the threshold is the running mean of the smallest value that training kept.
 
 Loss: |x - x_hat|^2 summed over D and averaged over B, plus AuxK (Gao et al. 2024, arXiv 2406.04093): the ``k_aux``
-largest pre-activations among dead latents reconstruct the error e = x - x_hat as e_hat, and
+largest positive pre-activations among dead latents reconstruct the error e = x - x_hat as e_hat, and
 ``aux_coefficient * |x - mean(x)|^2 * |e - e_hat|^2 / |e - mean(e)|^2`` is added, which is the paper's sum of two
 normalised errors times the variance of x.
 """
@@ -81,8 +81,9 @@ class BatchTopK(SparseCoder):
     def _follow_threshold(self, kept: Float[Tensor, " E"]) -> None:
         if kept.shape[0] == 0:
             return
-        decay = self.config.threshold_decay if self.threshold > 0 else 0.0
-        self.threshold.lerp_(kept.min(), 1.0 - decay)
+        smallest = kept.min()
+        followed = self.threshold.lerp(smallest, 1.0 - self.config.threshold_decay)
+        self.threshold.copy_(torch.where(self.threshold > 0, followed, smallest))
 
     def _aux_loss(self, x_BD: Tensor, pre_BL: Tensor, error_BD: Tensor, dead_L: Tensor) -> Tensor:
         """Dead latents explain the error; their gradient reaches the encoder as well as the decoder."""

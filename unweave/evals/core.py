@@ -8,7 +8,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders import SparseCoder
-from unweave.metrics import L0, CodedRows, Density, Jackknife, Reconstruction, SplicedLoss, SplicedLosses
+from unweave.metrics import (
+    L0,
+    CodedRows,
+    Density,
+    FirstPosition,
+    Jackknife,
+    PlacedErrors,
+    Reconstruction,
+    SplicedLoss,
+    SplicedLosses,
+)
 from unweave.models.language_model import LanguageModel
 from unweave.types import Codes, Rows, TokenBatch
 
@@ -33,22 +43,27 @@ class MeasuredRows(NamedTuple):
 
 
 def measure_rows(
-    coder: SparseCoder, site: str, rows: Iterable[Rows], observe: Callable[[Rows, Codes], None]
+    coder: SparseCoder,
+    site: str,
+    batches: Iterable[tuple[TokenBatch, Rows]],
+    observe: Callable[[TokenBatch, Rows, Codes], None],
 ) -> MeasuredRows:
-    """Reconstruction, L0 and density over all rows, in one pass; ``observe`` sees each batch's codes too."""
+    """Reconstruction, L0 and density over all rows, in one pass; ``observe`` sees each batch with its codes."""
     reconstruction = Jackknife(lambda: Reconstruction(coder.d_model))
-    l0, density = Jackknife(L0), Jackknife(lambda: Density(coder.n_latents))
-    for batch in rows:
-        x = batch.activations[site].to(coder.W_dec.dtype)
+    l0, density, first = Jackknife(L0), Jackknife(lambda: Density(coder.n_latents)), Jackknife(FirstPosition)
+    for batch, rows in batches:
+        x = rows.activations[site].to(coder.W_dec.dtype)
         codes = coder.encode(x)
         coded = CodedRows(x, codes, coder.decode(codes))
         for metric in (reconstruction, l0, density):
             metric.update(coded)
-        observe(batch, codes)
+        first.update(PlacedErrors(x - coded.x_hat, rows.positions))
+        observe(batch, rows, codes)
     all_rows, firing = reconstruction.total(), density.total()
     assert isinstance(all_rows, Reconstruction) and isinstance(firing, Density)
-    figures = {**all_rows.compute(), **l0.total().compute(), **firing.compute()}
-    errors = {**reconstruction.standard_errors(), **l0.standard_errors(), **density.standard_errors()}
+    kept = (reconstruction, l0, density, first)
+    figures = {name: value for metric in kept for name, value in metric.total().compute().items()}
+    errors = {name: error for metric in kept for name, error in metric.standard_errors().items()}
     return MeasuredRows(Measured(figures, errors), all_rows.n_rows, all_rows.mean_D.float(), firing.density_L)
 
 

@@ -65,6 +65,10 @@ def _read_config(folder: Path) -> dict:
     missing = {"format", "type", "d_model", "model", "site", "sha256", "coder"} - values.keys()
     if missing:
         raise UserError(f"{str(path)!r} lacks {', '.join(sorted(missing))}; it is not the config of a saved coder")
+    if not isinstance(values["d_model"], int) or not isinstance(values["coder"], dict):
+        raise UserError(
+            f"{str(path)!r} does not have a whole number d_model and a section [coder]; copy the coder again"
+        )
     if values["format"] != FORMAT:
         raise UserError(f"{str(path)!r} has format {values['format']}, this version reads {FORMAT}; update unweave")
     return values

@@ -1,11 +1,11 @@
 """Read text to train and measure on: `builtin:stdlib`, a text file, JSON lines, or a folder of such files.
 
-Part of the documents is held out: never trained on, only measured on. Which part is fixed by the documents' names, so
-it is the same in every run on the same text.
+Part of the documents is held out: never trained on, only measured on. Which part is fixed by a checksum of each
+document's name, so it is the same in every run, and adding files moves no document from one part to the other.
 """
 
+import hashlib
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,10 @@ def read_corpus(config: TextConfig) -> Corpus:
     if config.source.startswith("builtin:"):
         if config.source != "builtin:stdlib":
             raise UserError(f"there is no text {config.source!r}{nearest(config.source, ['builtin:stdlib'])}")
+        if config != TextConfig(source=config.source):
+            raise UserError(
+                "text.separator, text.field and text.held_out have no effect on builtin:stdlib; remove them"
+            )
         documents = stdlib_documents()
         return Corpus(
             [document for document in documents if not is_held_out(document.name)],
@@ -57,11 +61,18 @@ def read_corpus(config: TextConfig) -> Corpus:
     documents = _local_documents(Path(config.source).expanduser(), config)
     if len(documents) < 2:
         raise UserError(
-            f"text {config.source!r} has {len(documents)} documents; at least 2 are needed, one to hold out"
+            f"text {config.source!r} is a single document, and one must be held out; give more text, or set "
+            "text.separator to what stands between its documents"
         )
-    mixed = sorted(documents, key=lambda document: zlib.crc32(document.name.encode()))
-    n_held_out = min(len(mixed) - 1, max(1, round(len(mixed) * config.held_out)))
+    mixed = sorted(documents, key=_place)
+    below = sum(_place(document) < config.held_out for document in mixed)
+    n_held_out = min(len(mixed) - 1, max(1, below))
     return Corpus(mixed[n_held_out:], mixed[:n_held_out])
+
+
+def _place(document: Document) -> float:
+    """A number in [0, 1) that looks random and depends on the document's name alone."""
+    return int.from_bytes(hashlib.sha256(document.name.encode()).digest()[:6], "big") / 2**48
 
 
 def _local_documents(path: Path, config: TextConfig) -> list[Document]:

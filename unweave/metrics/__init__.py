@@ -2,6 +2,7 @@
 
 from unweave.metrics.base import CodedRows, Definition, Metric
 from unweave.metrics.density import Density
+from unweave.metrics.first_position import FirstPosition, PlacedErrors
 from unweave.metrics.jackknife import Jackknife
 from unweave.metrics.l0 import L0
 from unweave.metrics.reconstruction import Reconstruction
@@ -12,8 +13,10 @@ __all__ = [
     "CodedRows",
     "Definition",
     "Density",
+    "FirstPosition",
     "Jackknife",
     "Metric",
+    "PlacedErrors",
     "Reconstruction",
     "SplicedLoss",
     "SplicedLosses",
@@ -22,4 +25,6 @@ __all__ = [
 
 def definitions() -> dict[str, Definition]:
     """Every figure by its name in results.json."""
-    return {d.name: d for metric in (Reconstruction, L0, Density, SplicedLoss) for d in metric.definitions}
+    return {
+        d.name: d for metric in (Reconstruction, L0, Density, FirstPosition, SplicedLoss) for d in metric.definitions
+    }

@@ -33,6 +33,8 @@ class LatentEdit(NamedTuple):
     change: Callable[[Codes], Codes]
 
     def __call__(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
+        if x.shape[-1] != self.coder.d_model:
+            raise UserError(f"this coder reads rows of width {self.coder.d_model}, the site has width {x.shape[-1]}")
         rows = x.flatten(0, 1).to(self.coder.W_dec.dtype)
         codes = self.coder.encode(rows)
         delta = self.coder.decode(self.change(codes)) - self.coder.decode(codes)
@@ -51,26 +53,40 @@ class LanguageModel:
 
     @classmethod
     def load(
-        cls, name_or_folder: str | Path = EMBEDDED, *, device: str = "cpu", dtype: str = "float32"
+        cls, name_or_folder: str | Path = EMBEDDED, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
     ) -> "LanguageModel":
         """Load ``builtin:pylm``, a local Hugging Face folder, or a model id of the hub; safetensors weights only."""
-        from unweave.models.loading import load_model_and_tokenizer
+        from unweave.models.loading import check_device, load_model_and_tokenizer
 
-        model, tokenizer = load_model_and_tokenizer(str(name_or_folder), dtype)
-        return cls(model.to(device), tokenizer, str(name_or_folder))
+        check_device(device)
+        name = str(name_or_folder)
+        model, tokenizer = load_model_and_tokenizer(name, str(dtype).removeprefix("torch."))
+        is_folder = Path(name).expanduser().is_dir()
+        return cls(model.to(device), tokenizer, str(Path(name).expanduser().resolve()) if is_folder else name)
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.sites.n_layers} layers, on {self.device})"
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     @property
-    def max_context(self) -> int:
-        """The longest sequence the model was made for."""
-        return self.model.config.max_position_embeddings
+    def max_context(self) -> int | None:
+        """The longest sequence the model was made for, or None where its config sets no limit."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def n_vocabulary(self) -> int:
-        return self.model.config.vocab_size
+        return self.model.config.get_text_config().vocab_size
+
+    def tokens(self, text: str) -> Int[Tensor, "1 T"]:
+        """The text as one sequence, with the beginning-of-text token in front where the tokenizer has one."""
+        if self.tokenizer is None:
+            raise UserError(f"{self.name} has no tokenizer files, so it cannot read text; add its tokenizer.json")
+        bos = self.tokenizer.bos_token_id
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor([ids if bos is None else [bos, *ids]])
 
     def width(self, site: str) -> int:
         """Width of the activations at a site, found by a one-token forward pass."""
@@ -83,29 +99,34 @@ class LanguageModel:
         return self.model(input_ids=tokens.to(self.device), use_cache=False).logits
 
     @torch.no_grad()
-    def capture(self, tokens: Int[Tensor, "N T"], sites: Sequence[str]) -> dict[str, Float[Tensor, "N T _"]]:
-        """Activations at each site, under its canonical name; the pass ends at the deepest of them.
+    def capture(self, tokens: Int[Tensor, "N T"], sites: Sequence[str] | str) -> dict[str, Float[Tensor, "N T _"]]:
+        """Activations at each site, under the name that it was asked by; the pass ends at the deepest of them.
 
         No cache of keys and values is built and no logits are computed. The tensors are the model's own: do not write
         to them.
         """
-        resolved = [self.sites.resolve(name) for name in sites]
+        names = [sites] if isinstance(sites, str) else sites
+        resolved = {name: self.sites.resolve(name) for name in names}
         if not resolved:
             raise UserError("capture needs at least one site, got none; for example layers.0.resid_post")
-        captured: dict[str, Tensor] = {}
-        wanted = len({site.name for site in resolved})
+        captured: dict[Site, Tensor] = {}
+        wanted = set(resolved.values())
 
         def read(site: Site, x: Tensor) -> None:
-            captured[site.name] = x
-            if len(captured) == wanted:
+            if x.shape[:2] != tokens.shape:
+                raise UserError(
+                    f"{site.name} holds {list(x.shape)}, not a row for each of the {list(tokens.shape)} tokens"
+                )
+            captured[site] = x
+            if len(captured) == len(wanted):
                 raise _AllCaptured
 
-        with self._hooked(dict.fromkeys(resolved, read), read_at):
+        with self._hooked(dict.fromkeys(wanted, read), read_at):
             try:
                 self.model(input_ids=tokens.to(self.device), use_cache=False)
             except _AllCaptured:
-                return {site.name: captured[site.name] for site in resolved}
-        raise self._never_fired([site.name for site in resolved if site.name not in captured])
+                return {name: captured[site] for name, site in resolved.items()}
+        raise self._never_fired([name for name, site in resolved.items() if site not in captured])
 
     @contextmanager
     def patch(self, edits: Mapping[str, Edit]) -> Iterator[None]:
@@ -119,7 +140,11 @@ class LanguageModel:
         def applying(edit: Edit) -> Callable[[Site, Tensor], Tensor]:
             def apply(site: Site, x: Tensor) -> Tensor:
                 fired.add(site.name)
-                return edit(x)
+                new = edit(x)
+                if not isinstance(new, Tensor) or new.shape != x.shape:
+                    came = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
+                    raise UserError(f"the edit at {site.name} must return a tensor {list(x.shape)}, it returned {came}")
+                return new
 
             return apply
 

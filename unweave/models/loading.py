@@ -12,6 +12,7 @@ _EMBEDDED_FOLDERS = {"builtin:pylm": "embedded"}
 def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
     """The model (in ``dtype``, on the CPU) and its tokenizer, or ``None`` for a folder that has no tokenizer."""
     import torch
+    from huggingface_hub.utils import logging as hub_logging
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -20,18 +21,31 @@ def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
         raise UserError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     source = _source(name)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
         )
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are damaged ({error}); fetch or copy the model again") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a language model from {name!r}: {_first_line(error)}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        hint = "" if Path(source).is_dir() else "; with no network, give a local folder"
+        raise UserError(f"cannot load a language model from {name!r}: {_first_line(error)}{hint}") from error
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"the weights of {name!r} lack {', '.join(missing[:3])}; fetch or copy the model again")
     return model, _tokenizer(source)
+
+
+def check_device(name: str) -> None:
+    """Raise ``UserError`` for a device that this machine's torch cannot use."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here; choose auto or cpu") from error
 
 
 def _source(name: str) -> str:
@@ -54,7 +68,10 @@ def _tokenizer(source: str) -> Any:
 
     if Path(source).is_dir() and not list(Path(source).glob("tokenizer*")):
         return None
-    return AutoTokenizer.from_pretrained(source, model_max_length=10**9)  # packing checks the length
+    try:
+        return AutoTokenizer.from_pretrained(source, model_max_length=10**9)  # packing checks the length
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot load the tokenizer of {source!r}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -32,6 +32,7 @@ def promoted_and_suppressed(
     norm = model.sites.final_norm()
     if to_stream is None or norm is None:
         return None
+    n_tokens = min(n_tokens, model.n_vocabulary)
     unembedding = model.model.get_output_embeddings().weight.float()
     up, down = [], []
     for part in directions.split(_LATENTS_AT_ONCE):
@@ -41,7 +42,10 @@ def promoted_and_suppressed(
         logits = (stream * norm.weight.float()) @ unembedding.T
         up.append(logits.topk(n_tokens, dim=1))
         down.append(logits.topk(n_tokens, dim=1, largest=False))
-    tables = [TokenTables(torch.cat([t.indices for t in ts]), torch.cat([t.values for t in ts])) for ts in (up, down)]
+    tables = [
+        TokenTables(torch.cat([t.indices for t in ts]).cpu(), torch.cat([t.values for t in ts]).cpu())
+        for ts in (up, down)
+    ]
     return tables[0], tables[1]
 
 

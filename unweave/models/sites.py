@@ -35,30 +35,34 @@ class Family(NamedTuple):
     points: dict[str, tuple[str, Side]]
 
 
-_GPT2: dict[str, tuple[str, Side]] = {
-    "resid_pre": ("", "in"),
-    "resid_mid": ("ln_2", "stream"),
-    "resid_post": ("", "out"),
-    "attn_out": ("attn", "out"),
-    "mlp_in": ("mlp", "in"),
-    "mlp.post": ("mlp.c_proj", "in"),
-    "mlp_out": ("mlp", "out"),
-}
+def _gpt2_points(output_projection: str) -> dict[str, tuple[str, Side]]:
+    return {
+        "resid_pre": ("", "in"),
+        "attn.z": (output_projection, "in"),
+        "attn_out": ("attn", "out"),
+        "resid_mid": ("ln_2", "stream"),
+        "mlp_in": ("mlp", "in"),
+        "mlp.post": ("mlp.c_proj", "in"),
+        "mlp_out": ("mlp", "out"),
+        "resid_post": ("", "out"),
+    }
+
+
 _FAMILIES: dict[str, Family] = {
-    "gpt2": Family("transformer.h", "transformer.ln_f", {**_GPT2, "attn.z": ("attn.c_proj", "in")}),
-    "gpt_neo": Family("transformer.h", "transformer.ln_f", {**_GPT2, "attn.z": ("attn.attention.out_proj", "in")}),
+    "gpt2": Family("transformer.h", "transformer.ln_f", _gpt2_points("attn.c_proj")),
+    "gpt_neo": Family("transformer.h", "transformer.ln_f", _gpt2_points("attn.attention.out_proj")),
     "llama": Family(
         "model.layers",
         "model.norm",
         {
             "resid_pre": ("", "in"),
-            "resid_mid": ("post_attention_layernorm", "stream"),
-            "resid_post": ("", "out"),
-            "attn_out": ("self_attn", "out"),
             "attn.z": ("self_attn.o_proj", "in"),
+            "attn_out": ("self_attn", "out"),
+            "resid_mid": ("post_attention_layernorm", "stream"),
             "mlp_in": ("mlp", "in"),
             "mlp.post": ("mlp.down_proj", "in"),
             "mlp_out": ("mlp", "out"),
+            "resid_post": ("", "out"),
         },
     ),
 }

@@ -61,7 +61,7 @@ def pack(
 
 def check_context(model: LanguageModel, config: PackingConfig) -> None:
     """Raise ``UserError`` where sequences are longer than the model's own context."""
-    if config.context > model.max_context:
+    if model.max_context is not None and config.context > model.max_context:
         raise UserError(
             f"packing.context={config.context} is longer than the {model.max_context} tokens "
             f"{model.name} was made for; set packing.context={model.max_context} or less"

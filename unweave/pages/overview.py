@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unweave.analysis.latent_records import LatentRecord
+from unweave.metrics.density import DENSE_FROM
 from unweave.pages.data_script import compact
 from unweave.pages.featured import featured_latents
 from unweave.pages.latent_data import TokenTable, encode_example, n_measured
-
-DENSE = 0.1
-"""A latent that fires on more than this share of tokens is drawn as dense."""
 
 _BINS_PER_DECADE = 8
 _MOST_POINTS = 1200
@@ -79,6 +77,6 @@ def density_histogram(records: Sequence[LatentRecord]) -> dict[str, Any]:
         "counts": [bins[place] for place in span],
         "n_latents": len(records),
         "n_dead": len(records) - len(live),
-        "n_dense": sum(density > DENSE for density in live),
+        "n_dense": sum(density > DENSE_FROM for density in live),
         "n_tokens": n_measured(records),
     }

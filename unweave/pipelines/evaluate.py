@@ -1,11 +1,13 @@
 """Measure a finished coder on held-out text and record all of its latents."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from unweave.activations.harvest import rows_of
 from unweave.analysis.latent_records import LatentRecord, LatentRecorder
 from unweave.coders import SparseCoder
+from unweave.errors import UserError
 from unweave.evals.core import MeasuredRows, measure_rows, measure_splicing
 from unweave.metrics import definitions
 from unweave.models.logit_lens import promoted_and_suppressed
@@ -16,7 +18,10 @@ from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.latent_index import write_latents
 from unweave.storage.run_folder import Run, write_json
-from unweave.types import Codes, Rows, TokenBatch
+from unweave.types import TokenBatch
+
+_MEASURING = ("evaluation.", "text.", "model.device", "model.sequences")
+"""Beginnings of the settings that may differ from those of the training."""
 
 _SPLICE_SEQUENCES = 8
 """Sequences per splicing batch; each batch is a block for the standard errors."""
@@ -24,6 +29,8 @@ _SPLICE_SEQUENCES = 8
 
 def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
     """Measure a run anew, with its own recipe or with overrides such as ``evaluation.tokens=1_000_000``."""
+    if wrong := [override for override in overrides if not override.startswith(_MEASURING)]:
+        raise UserError(f"{wrong[0]!r} would change what was trained; evaluate takes {', '.join(_MEASURING)} settings")
     run = Run(path)
     coder = run.coder
     with watch.waiting("loading the model and the text"):
@@ -46,7 +53,7 @@ def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watc
             bench.model,
             bench.site,
             _limited(batches, config.splice_tokens, bar),
-            lambda x: coder.decode(coder.encode(x.float())),
+            lambda x: coder(x.to(coder.W_dec.dtype)),
             rows.mean_D,
         )
     figures = rows.measured.figures | spliced.figures
@@ -59,6 +66,7 @@ def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watc
             "n_latents": coder.n_latents,
             "d_model": coder.d_model,
             "standard_errors": errors,
+            "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
             "definition_versions": {name: definition.version for name, definition in definitions().items()},
         },
     )
@@ -68,17 +76,9 @@ def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watc
 def _measure_rows(bench: Workbench, coder: SparseCoder, bar: Bar) -> tuple[MeasuredRows, list[LatentRecord]]:
     config = bench.recipe.evaluation
     recorder = LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
-    current: list[TokenBatch] = []
-
-    def rows() -> Iterator[Rows]:
-        for batch in _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar):
-            current[:] = [batch]
-            yield rows_of(batch, bench.model.capture(batch.token_ids, [bench.site]))
-
-    def observe(rows: Rows, codes: Codes) -> None:
-        recorder.update(current[0], rows, codes)
-
-    measured = measure_rows(coder, bench.site, rows(), observe)
+    batches = _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar)
+    with_rows = ((batch, rows_of(batch, bench.model.capture(batch.token_ids, bench.site))) for batch in batches)
+    measured = measure_rows(coder, bench.site, with_rows, recorder.update)
     tables = promoted_and_suppressed(bench.model, bench.site, coder.W_dec, config.promoted)
     promoted, suppressed = tables if tables is not None else (None, None)
     names = [document.name for document in bench.corpus.held_out]

@@ -29,6 +29,10 @@ class ModelConfig:
     sequences: int = 32
     """Sequences per forward pass."""
 
+    def __post_init__(self) -> None:
+        if self.sequences < 1:
+            raise UserError(f"model.sequences must be at least 1, got {self.sequences}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
@@ -49,6 +53,8 @@ class EvaluationConfig:
         for name in ("tokens", "splice_tokens", "examples", "promoted"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluation.{name} must be at least 1, got {getattr(self, name)}")
+        if self.reach < 0:
+            raise UserError(f"evaluation.reach must not be negative, got {self.reach}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +110,7 @@ def build_job(values: dict[str, Any]) -> Job:
     """A job from nested dictionaries, every key checked."""
     values = dict(values)
     coder = values.pop("coder", None)
-    if not isinstance(coder, dict) or "type" not in coder:
+    if not isinstance(coder, dict) or not isinstance(coder.get("type"), str):
         raise UserError(f"a recipe needs coder.type, one of: {', '.join(architectures())}")
     settings = {key: value for key, value in coder.items() if key != "type"}
     coder_config = build(architecture(coder["type"]).Config, settings, "coder")

@@ -21,15 +21,29 @@ from unweave.formats.texts import Corpus
 from unweave.pipelines.evaluate import measure_into
 from unweave.pipelines.interrupt import stop_on_interrupt
 from unweave.pipelines.progress import Watch
-from unweave.pipelines.recipe import Job
+from unweave.pipelines.recipe import Job, read_job
 from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.run_folder import Run, check_free, new_run_folder, write_json
-from unweave.training.loop import Progress, Trainee, finish, new_trainee, train
+from unweave.training import loop
+from unweave.training.loop import Progress, Trainee, finish, new_trainee
 from unweave.types import Rows
 
-_SAMPLE_BATCHES = 4
-"""Token batches from which the input scale and the mean row are estimated."""
+_SAMPLE_ROWS = 16_384
+"""Rows from which the input scale and the mean row are estimated."""
+
+
+def train(
+    recipe: str | Path, *overrides: str, out: str | Path | None = None, overwrite: bool = False, quiet: bool = False
+) -> Run:
+    """Do the main job of a recipe (``"demo"`` or a TOML file) with overrides such as ``"coder.k=24"``.
+
+    The run is written to ``out``, by default ``runs/`` and the recipe's name. Raises ``UserError`` for what is wrong
+    in the recipe, the model or the text, before anything is written.
+    """
+    job = read_job(str(recipe), list(overrides))
+    folder = Path(out) if out is not None else Path("runs") / Path(recipe).stem
+    return run_job(job, folder, Watch(quiet=quiet), overwrite=overwrite)
 
 
 def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Run:
@@ -59,8 +73,10 @@ def _new_trainee(job: Job, bench: Workbench) -> tuple[Iterator[Rows], Trainee]:
     """A coder set up on the first rows, and all rows again from the first."""
     torch.manual_seed(job.recipe.seed)
     rows = harvest(bench.model, _endless(bench), [bench.site])
-    first = list(itertools.islice(rows, _SAMPLE_BATCHES))
-    sample = torch.cat([batch.activations[bench.site] for batch in first]).float()
+    first: list[Rows] = []
+    while sum(map(len, first)) < min(_SAMPLE_ROWS, job.recipe.training.rows):
+        first.append(next(rows))
+    sample = torch.cat([batch.activations[bench.site] for batch in first])[:_SAMPLE_ROWS].float()
     coder: SparseCoder = architecture(job.coder_type)(job.coder, sample.shape[1]).to(bench.model.device)
     trainee = new_trainee(job.coder_type, bench.site, coder, sample, job.recipe.training)
     return itertools.chain(first, rows), trainee
@@ -81,7 +97,7 @@ def _train_into(folder: Path, trainee: Trainee, rows: Iterator[Rows], job: Job, 
         (folder / "metrics.jsonl").open("w") as log,
         stop_on_interrupt() as interrupt,
     ):
-        for progress in train([trainee], batches, config):
+        for progress in loop.train([trainee], batches, config):
             n_rows = progress.rows
             seconds = time.time() - started
             log.write(json.dumps(_log_line(progress, trainee.name, seconds)) + "\n")

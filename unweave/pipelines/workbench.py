@@ -30,17 +30,21 @@ class Workbench:
 
 def set_up(recipe: Recipe) -> Workbench:
     """Load the model and the text; everything that can be wrong with either is found here, before work begins."""
-    model = LanguageModel.load(recipe.model.name, device=_device(recipe.model.device), dtype=recipe.model.dtype)
+    device = recipe.model.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = LanguageModel.load(recipe.model.name, device=device, dtype=recipe.model.dtype)
     check_context(model, recipe.packing)
-    site = model.sites.resolve(recipe.site).name
-    return Workbench(recipe, model, read_corpus(recipe.text), site)
+    bench = Workbench(recipe, model, read_corpus(recipe.text), model.sites.resolve(recipe.site).name)
+    for part, documents in (("to train on", bench.corpus.train), ("held out", bench.corpus.held_out)):
+        _check_text(bench, part, documents)
+    return bench
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def _check_text(bench: Workbench, part: str, documents: list[Document]) -> None:
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"model.device={name!r} cannot be used here; set model.device to auto or cpu") from error
-    return name
+        batch = next(bench.token_batches(documents, sequences=1))
+    except UserError as error:
+        raise UserError(f"of the documents {part}: {error}") from error
+    if not batch.is_content.any():
+        raise UserError(f"the first sequence of the documents {part} holds special tokens only; check text.source")

@@ -1,6 +1,7 @@
 """The records of all latents in one SQLite file: random access by latent, nothing read that is not shown."""
 
 import json
+import operator
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -46,7 +47,7 @@ class LatentIndex:
         return self._query("SELECT COUNT(*) FROM latents")[0][0]
 
     def __getitem__(self, latent: int) -> LatentRecord:
-        rows = self._query("SELECT record FROM latents WHERE latent = ?", latent)
+        rows = self._query("SELECT record FROM latents WHERE latent = ?", operator.index(latent))
         if not rows:
             raise UserError(f"there is no latent {latent}; this coder has latents 0 to {len(self) - 1}")
         return _record(rows[0][0])
@@ -60,7 +61,7 @@ class LatentIndex:
 
     def _query(self, sql: str, *parameters: int) -> list[tuple]:
         try:
-            with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as database:
+            with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as database:
                 return database.execute(sql, parameters).fetchall()
         except sqlite3.DatabaseError as error:
             raise UserError(

@@ -1,6 +1,7 @@
 """A run: a folder that can be re-run from its own config.toml, with everything that was made and measured."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.formats.native import read_coder
 from unweave.storage.latent_index import LatentIndex
+
+_MEASURE_ANEW = "`unweave evaluate` on the run measures it anew"
 
 
 class Run:
@@ -33,10 +36,16 @@ class Run:
         """The trained coder, in units of the model's activations."""
         return read_coder(self.path / "coder")
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
     @property
     def results(self) -> dict[str, Any]:
-        """The figures that were measured on held-out text."""
-        return self._json("results.json")
+        """The figures that were measured on held-out text; NaN where a figure has no meaning."""
+        results = {name: math.nan if value is None else value for name, value in self._json("results.json").items()}
+        if "standard_errors" not in results or "n_tokens" not in results:
+            raise UserError(f"{str(self.path / 'results.json')!r} lacks figures; {_MEASURE_ANEW}")
+        return results
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -48,7 +57,10 @@ class Run:
         """The lines of metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
-        return [{name: float(value) for name, value in json.loads(line).items()} for line in lines]
+        try:
+            return [{name: float(value) for name, value in json.loads(line).items()} for line in lines]
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{str(path)!r} is damaged; remove its broken line, or train again") from error
 
     @cached_property
     def latents(self) -> LatentIndex:
@@ -56,31 +68,37 @@ class Run:
         return LatentIndex(self.path / "latents.sqlite")
 
     def _json(self, name: str) -> dict[str, Any]:
+        advice = _MEASURE_ANEW if name == "results.json" else "train the run again"
         try:
-            return json.loads((self.path / name).read_text())
+            values = json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
-            raise UserError(
-                f"{str(self.path)!r} has no {name}; `unweave evaluate` on the run measures it anew"
-            ) from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"{str(self.path / name)!r} is damaged ({error.msg}); measure the run anew") from error
+            raise UserError(f"{str(self.path)!r} has no {name}; {advice}") from error
+        except ValueError as error:
+            raise UserError(f"{str(self.path / name)!r} is damaged; {advice}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{str(self.path / name)!r} is damaged; {advice}")
+        return values
 
 
 @contextmanager
 def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to write a run into; it takes its own name only when the block ends well.
 
-    Until then it is called ``<name>.partial``. After an error that the user caused nothing is left; after any other
-    failure the partial folder stays, so that nothing that was computed is lost.
+    Until then it is called ``<name>.partial``. When the block fails, the partial folder is removed unless it holds a
+    trained coder, so that nothing is left half-written and nothing that took long is lost.
     """
     check_free(path, overwrite=overwrite)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {str(path)!r}: {error.strerror}; choose another --out") from error
     try:
         yield partial
-    except UserError:
-        shutil.rmtree(partial)
+    except BaseException:
+        if not _has_coder(partial):
+            shutil.rmtree(partial)
         raise
     if path.exists():
         shutil.rmtree(path)
@@ -89,6 +107,9 @@ def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise ``UserError`` unless a run may be written to ``path``; only a run is ever overwritten."""
+    partial = path.with_name(path.name + ".partial")
+    if _has_coder(partial):
+        raise UserError(f"{str(partial)!r} holds a coder of a run that was cut short; rename or remove it first")
     if not path.exists():
         return
     if not overwrite:
@@ -98,5 +119,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write readable JSON, atomically."""
-    write_atomically(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Write readable JSON, atomically; NaN, which JSON does not have, becomes null."""
+    plain = {name: None if value != value else value for name, value in values.items()}
+    write_atomically(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _has_coder(folder: Path) -> bool:
+    return (folder / "coder" / "weights.safetensors").is_file()

@@ -107,10 +107,11 @@ def new_trainee(
 def train(
     trainees: list[Trainee], batches: Iterable[dict[str, Float[Tensor, "B _"]]], config: TrainingConfig
 ) -> Iterator[Progress]:
-    """Train all coders until ``config.rows`` rows were seen; yields a report every ``log_every`` steps and at the end.
+    """Train all coders for ``config.n_steps`` whole batches; yields a report every ``log_every`` steps and at the end.
 
     A caller that stops iterating ends the training; the coders are whole after every step.
     """
+    assert len({trainee.name for trainee in trainees}) == len(trainees), "coders in training need different names"
     n_rows = 0
     for step, batch in enumerate(batches):
         progress = step / config.n_steps

@@ -33,13 +33,15 @@ def top_k_of_batch(pre: Float[Tensor, "B L"], k: int) -> Codes:
     if candidates.shape[0] < wanted:
         candidates = (flat > 0).nonzero().flatten()
     if candidates.shape[0] > wanted:
-        chosen = flat[candidates].topk(wanted, sorted=False).indices
-        candidates = candidates[chosen.sort().values]
+        keep = torch.zeros(candidates.shape[0], dtype=torch.bool, device=flat.device)
+        keep[flat[candidates].topk(wanted, sorted=False).indices] = True
+        candidates = candidates[keep]
     return _codes_at(candidates, pre)
 
 
 def _bound_for(flat: Tensor, wanted: int) -> float | Tensor:
-    sample = flat[:: max(1, flat.shape[0] // SAMPLED)]
+    stride = max(1, flat.shape[0] // SAMPLED) | 1  # odd, so that it meets every column of a power of two of them
+    sample = flat[::stride]
     rank = wanted * sample.shape[0] // flat.shape[0]
     if not 0 < rank < sample.shape[0]:
         return 0.0
