@@ -68,7 +68,8 @@ A candidate fits if
 {rules}
 
 Of those that fit, the {PER_RULE} with the largest activation are shown, one for each agreeing token; tokens of white
-space alone are passed over. The marked token is where the latent is strongest, `↵` is a line end.
+space alone are passed over. The marked token is where the latent is strongest, `↵` is a line end. Rules find agreement,
+not meaning: most of these read as one thing, some as a habit of spelling.
 """
 
 
