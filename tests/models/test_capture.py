@@ -211,3 +211,26 @@ def test_a_module_that_reads_no_activations_is_an_error(lm: LanguageModel, token
     embedding = names[id(lm.model.get_input_embeddings())]
     with pytest.raises(UserError, match=embedding):
         lm.capture(tokens, [f"{embedding}:in"])
+
+
+def test_one_site_may_be_named_without_a_list(lm: LanguageModel, tokens: Tensor) -> None:
+    site = "layers.1.resid_post"
+    assert torch.equal(lm.capture(tokens, site)[site], _one(lm, tokens, site))
+
+
+def test_text_becomes_one_sequence_behind_the_beginning_of_text(lm: LanguageModel) -> None:
+    tokens = lm.tokens("over and under")
+    assert tokens[0, 0] == lm.tokenizer.bos_token_id
+    assert lm.tokenizer.decode(tokens[0, 1:]) == "over and under"
+
+
+def test_an_edit_that_returns_nothing_or_another_shape_is_named(lm: LanguageModel, tokens: Tensor) -> None:
+    with (
+        pytest.raises(UserError, match=r"must return a tensor .* returned NoneType"),
+        lm.patch(
+            {"layers.1.mlp_out": lambda x: None}  # type: ignore[arg-type, return-value]
+        ),
+    ):
+        lm.logits(tokens)
+    with pytest.raises(UserError, match="must return a tensor"), lm.patch({"layers.1.mlp_out": lambda x: x[:, 1:]}):
+        lm.logits(tokens)

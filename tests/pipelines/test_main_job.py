@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job, read_job
 from unweave.pipelines.train import run_job
 from unweave.pipelines.workbench import set_up
-from unweave.storage.run_folder import Run
+from unweave.storage.run_folder import Run, write_json
 
 QUIET = Watch(quiet=True)
 
@@ -89,6 +90,54 @@ def test_evaluating_again_changes_nothing_and_overrides_do(run: Run) -> None:
     fewer = evaluate_run(run.path, ["evaluation.tokens=300"], QUIET).results
     assert fewer["n_tokens"] < before["n_tokens"]
     assert evaluate_run(run.path, [], QUIET).results == before
+
+
+@pytest.mark.parametrize("override", ["site=layers.0.resid_post", "coder.k=3", "training.rows=7", "model.name=x"])
+def test_evaluate_refuses_what_would_change_the_training(run: Run, override: str) -> None:
+    with pytest.raises(UserError, match="would change what was trained"):
+        evaluate_run(run.path, [override], QUIET)
+
+
+def test_a_held_out_text_that_is_too_short_is_named_before_any_work(recipe: dict, tmp_path: Path) -> None:
+    lines = [json.dumps({"text": "a long line of text " * 200 if i else "hi"}) for i in range(2)]
+    text = tmp_path / "two.jsonl"
+    text.write_text("\n".join(lines))
+    recipe["text"]["source"] = str(text)
+    with pytest.raises(
+        UserError, match=r"of the documents (held out|to train on): the text has \d+ tokens, fewer than"
+    ):
+        run_job(build_job(recipe), tmp_path / "bad", QUIET)
+    assert [path.name for path in tmp_path.iterdir()] == ["two.jsonl"]
+
+
+def test_a_run_cut_short_after_training_is_not_removed_by_the_next(run: Run, recipe: dict, tmp_path: Path) -> None:
+    shutil.copytree(run.path / "coder", tmp_path / "again.partial" / "coder")
+    with pytest.raises(UserError, match="holds a coder of a run that was cut short"):
+        run_job(build_job(recipe), tmp_path / "again", QUIET)
+    assert (tmp_path / "again.partial" / "coder" / "weights.safetensors").is_file()
+
+
+def test_the_job_is_one_call_from_python(recipe: dict, tmp_path: Path) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(build_job(recipe).to_toml())
+    run = unweave.train(file, "coder.k=3", out=tmp_path / "run", quiet=True)
+    assert run.coder.config.k == 3
+    assert unweave.load(run.path).origin == run.coder.origin
+
+
+def test_a_run_in_a_folder_with_an_odd_name_is_read_like_any_other(run: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "d ü ?#%41"
+    shutil.copytree(run.path, odd)
+    assert Run(odd).latents[1] == run.latents[1]
+    assert Run(odd).results == run.results
+
+
+def test_figures_without_a_meaning_are_null_on_disk_and_nan_when_read(run: Run, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    write_json(copy / "results.json", run.results | {"loss_recovered_mean": math.nan})
+    assert json.loads((copy / "results.json").read_text())["loss_recovered_mean"] is None
+    assert math.isnan(Run(copy).results["loss_recovered_mean"])
 
 
 def test_the_relu_architecture_runs_the_same_job(recipe: dict, tmp_path: Path) -> None:

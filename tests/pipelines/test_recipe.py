@@ -36,6 +36,9 @@ def test_a_job_comes_back_equal_from_its_own_toml(tmp_path: Path) -> None:
         (["coder.type=relu"], "unknown setting 'coder.k'"),
         (["training=3"], "setting 'training' is a section"),
         (["coder.k"], "written key=value"),
+        (["model.sequences=0"], "model.sequences must be at least 1"),
+        (["evaluation.reach=-1"], "evaluation.reach must not be negative"),
+        (["coder.type=5"], "a recipe needs coder.type"),
         (["training.lr=-1"], "training.lr must be more than 0"),
     ],
 )
