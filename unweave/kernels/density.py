@@ -2,7 +2,7 @@
 
 from unweave.types import Codes
 
-DENSE_FROM = 0.15
+DENSE_FROM = 0.2
 """Share of active entries from which a dense product is as fast; measured by ``benchmarks/density.py``."""
 
 
