@@ -196,7 +196,7 @@ def test_no_site_at_all_is_an_error(gpt2: LanguageModel, tokens: Tensor) -> None
 
 def test_a_module_that_never_runs_is_an_error(lm: LanguageModel, tokens: Tensor) -> None:
     blocks = lm.sites.resolve("layers.0.resid_pre").module.removesuffix(".0")
-    with pytest.raises(UserError, match=rf"never reached {blocks};"):
+    with pytest.raises(UserError, match=rf"never reached {blocks}; did you mean"):
         lm.capture(tokens, [blocks, "layers.1.resid_post"])
 
 

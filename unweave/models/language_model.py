@@ -166,7 +166,8 @@ class LanguageModel:
 
     def _never_fired(self, names: list[str]) -> UserError:
         return UserError(
-            f"the forward pass never reached {', '.join(names)}; run the model, or name one of its own sites"
+            f"the forward pass never reached {', '.join(names)}{self.sites.near(names[0])}; "
+            "run the model within the block, or name one of its own sites"
         )
 
 

@@ -6,7 +6,6 @@ the down projection (gate times up in gated MLPs), and `mlp_in` what the MLP mod
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from torch import nn
@@ -97,6 +96,11 @@ class SiteMap:
         points = self._family.points if self._family else {}
         return [f"layers.{layer}.{point}" for layer in range(self.n_layers) for point in points]
 
+    def near(self, name: str) -> str:
+        """A hint at sites and modules whose names are like this one, or nothing."""
+        known = {*self.names(), *self._modules} - {name, name.removesuffix(":out"), name.removesuffix(":in")}
+        return nearest(_canonical(name), sorted(known))
+
     def final_norm(self) -> Any:
         """The norm between the last block and the unembedding, or None for a family that is not known."""
         return self._model.get_submodule(self._family.final_norm) if self._family else None
@@ -116,9 +120,8 @@ class SiteMap:
         raise UserError(self._unknown(name))
 
     def _unknown(self, name: str) -> str:
-        known: Iterable[str] = [*self.names(), *self._modules]
         layers = f"; its layers are 0 to {self.n_layers - 1}" if self.n_layers else ""
-        return f"this {self._model_type} model has no site {name!r}{nearest(_canonical(name), known)}{layers}"
+        return f"this {self._model_type} model has no site {name!r}{self.near(name)}{layers}"
 
 
 def _canonical(name: str) -> str:
