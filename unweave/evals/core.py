@@ -59,10 +59,11 @@ def measure_rows(
             metric.update(coded)
         first.update(PlacedErrors(x - coded.x_hat, rows.positions))
         observe(batch, rows, codes)
-    all_rows, firing = reconstruction.total(), density.total()
-    assert isinstance(all_rows, Reconstruction) and isinstance(firing, Density)
     kept = (reconstruction, l0, density, first)
-    figures = {name: value for metric in kept for name, value in metric.total().compute().items()}
+    totals = [metric.total() for metric in kept]
+    all_rows, _, firing, _ = totals
+    assert isinstance(all_rows, Reconstruction) and isinstance(firing, Density)
+    figures = {name: value for total in totals for name, value in total.compute().items()}
     errors = {name: error for metric in kept for name, error in metric.standard_errors().items()}
     return MeasuredRows(Measured(figures, errors), all_rows.n_rows, all_rows.mean_D.float(), firing.density_L)
 
