@@ -3,9 +3,11 @@
 from unweave.metrics.base import CodedRows, Definition, Metric
 from unweave.metrics.density import Density
 from unweave.metrics.first_position import FirstPosition, PlacedErrors
+from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection
 from unweave.metrics.jackknife import Jackknife
 from unweave.metrics.l0 import L0
 from unweave.metrics.reconstruction import Reconstruction
+from unweave.metrics.shrinkage import Shrinkage
 from unweave.metrics.spliced_loss import SplicedLoss, SplicedLosses
 
 __all__ = [
@@ -13,11 +15,14 @@ __all__ = [
     "CodedRows",
     "Definition",
     "Density",
+    "DetectedFeatures",
+    "FeatureDetection",
     "FirstPosition",
     "Jackknife",
     "Metric",
     "PlacedErrors",
     "Reconstruction",
+    "Shrinkage",
     "SplicedLoss",
     "SplicedLosses",
 ]

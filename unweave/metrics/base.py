@@ -25,7 +25,7 @@ class Definition(NamedTuple):
 
 
 class CodedRows(NamedTuple):
-    """A batch of rows, their codes, and what the coder makes of them."""
+    """A batch of rows as they should be written, the codes, and what the coder writes."""
 
     x: Float[Tensor, "B D"]
     codes: Codes
