@@ -1,0 +1,84 @@
+"""Steps of unweave, and the bare encoder product that every step is compared with.
+
+The worker understands one line more than the peers' do: "product" times ``x @ W_enc.T`` in float32, the median of
+three, since it is short and everything is divided by it. Under the variant "product" it takes no steps at all.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import unweave
+from benchmarks.peers.prepared import Prepared, Shape, matryoshka_widths, worker_arguments
+from benchmarks.peers.turns import Driver, Finished, Turns, leave_at_once
+
+
+def make_step(architecture_name: str, shape: Shape, prepared: Prepared) -> Callable[[], None]:
+    """One whole training step on the next batch, as the training loop takes it."""
+    from unweave.coders import Wiring, architecture
+    from unweave.training.loop import TrainingConfig, new_trainee, take_step
+
+    # in units of the rows as they are, like the peers
+    settings: dict[str, Any] = {"n_latents": shape.L, "input_scale": "none"}
+    cut = prepared.cut.item()
+    match architecture_name:
+        case "topk" | "batch_topk":
+            settings |= {"k": shape.K}
+        case "matryoshka":
+            widths = matryoshka_widths(shape.L)
+            settings |= {"k": shape.K, "prefixes": tuple(width / shape.L for width in widths)}
+        case "jumprelu":
+            settings |= {"threshold_start": cut, "start_l0": 0, "bandwidth": 0.05}
+    kind = architecture(architecture_name)
+    coder = kind(kind.Config(**settings), Wiring.sae(shape.D, "rows"))
+    # a rate so low that the number of active latents stays what it was prepared to be
+    config = TrainingConfig(rows=10**6 * shape.B, batch=shape.B, lr=1e-6, buffer=2 * shape.B)
+    trainee = new_trainee("step", coder, {"rows": prepared.rows_ND}, config)
+    with torch.no_grad():
+        coder.W_enc.copy_(prepared.W_enc_LD)
+        coder.W_dec.copy_(prepared.W_dec_LD)
+        coder.b_dec.copy_(prepared.b_dec_D)
+        coder.b_enc.fill_(-cut if architecture_name in ("relu", "gated") else 0.0)
+    batches = prepared.batches(shape)
+    middle = itertools.count(config.n_steps // 2)  # the middle of a run, where no schedule is at 0
+
+    def take() -> None:
+        take_step(trainee, {"rows": next(batches)}, next(middle), config, is_logged=False)
+
+    return take
+
+
+def main() -> None:
+    told = worker_arguments()
+    prepared = Prepared.load(told.data)
+    x_BD = prepared.rows_ND[: told.shape.B]
+
+    def product() -> dict[str, object]:
+        return {"seconds": statistics.median(_seconds(lambda: x_BD @ prepared.W_enc_LD.T) for _ in range(3))}
+
+    driver = Driver()
+    turns = Turns(driver, {"product": product})
+    step = None if told.variant == "product" else make_step(told.architecture, told.shape, prepared)
+    driver.introduce(library="unweave", version=unweave.__version__)
+    try:
+        while True:
+            turns.await_step()
+            assert step is not None, "a worker for the product alone was asked for a step"
+            step()
+    except Finished:
+        turns.take_leave(l0=None)
+    leave_at_once()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
