@@ -27,6 +27,7 @@ docs: .venv/.installed-docs
 
 bench: .venv/.installed-test
 	$(BIN)/python benchmarks/density.py
+	$(BIN)/python -m benchmarks.step
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "unweave needs Python 3.11 or newer, this is " + sys.version'

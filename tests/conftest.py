@@ -1,8 +1,12 @@
 """What many tests share: fixed seeds, random codes, and tiny models of three families with a tokenizer, on disk."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported, which torch and transformers may do
+
+import numba
 import pytest
 import torch
 from hypothesis import settings
@@ -36,6 +40,7 @@ def unweave(cloth): return [thread for thread in cloth.threads if thread.is_loos
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("fixed")
+numba.set_num_threads(1)
 torch.set_num_threads(1)  # with two, every tiny operation waits for a thread that another program keeps busy
 logging.disable_progress_bar()
 

@@ -1,16 +1,16 @@
 """The vocabulary: axis letters, and the small records that several rooms share.
 
 Axis letters, everywhere: B rows, T positions, D model width, L latents, K active per row, V vocabulary; N sequences of
-a token batch, E active entries of a batch of codes.
+a token batch, E active entries of a batch of codes, F features of data whose truth is known.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -51,13 +51,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class Codes:
-    """The sparse activations of a batch, as compressed sparse rows; entries of a row are sorted by latent id."""
+    """The sparse activations of a batch, as compressed sparse rows; entries of a row are sorted by latent id.
+
+    Where a device must not wait for a count, an entry may be an explicit 0, which is as good as no entry.
+    """
 
     values: Float[Tensor, " E"]
     latent_ids: Int[Tensor, " E"]
     row_offsets: Int[Tensor, " B_plus_1"]
     """Row b owns entries row_offsets[b] to row_offsets[b+1]."""
     n_latents: int
+    _derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What follows from the pattern of entries, computed once and shared by all codes on it."""
 
     @property
     def n_rows(self) -> int:
@@ -68,41 +73,76 @@ class Codes:
         """Share of the B x L grid that is active."""
         return self.values.shape[0] / max(1, self.n_rows * self.n_latents)
 
-    @cached_property
+    @property
     def row_ids(self) -> Int[Tensor, " E"]:
         """The row of each entry."""
-        rows = torch.arange(self.n_rows, device=self.row_offsets.device)
-        return rows.repeat_interleave(self.row_offsets.diff(), output_size=self.values.shape[0])
+        return self._once("row_ids", self._find_row_ids)
 
-    @cached_property
+    @property
     def by_latent(self) -> "LatentOrder":
         """The same entries in the order of their latents, sorted once and shared by both weight gradients."""
-        counts = torch.bincount(self.latent_ids, minlength=self.n_latents)
-        return LatentOrder(_stable_order(self.latent_ids, self.n_latents), counts.cumsum(0) - counts)
+        return self._once("by_latent", self._sort_by_latent)
 
     def with_values(self, values: Float[Tensor, " E"]) -> "Codes":
         """The same active entries with other values."""
-        codes = Codes(values, self.latent_ids, self.row_offsets, self.n_latents)
-        codes.__dict__.update({k: v for k, v in self.__dict__.items() if k in ("row_ids", "by_latent")})
-        return codes
+        return Codes(values, self.latent_ids, self.row_offsets, self.n_latents, self._derived)
+
+    def where(self, keep: Bool[Tensor, " E"]) -> "Codes":
+        """Only some of the entries; differentiable in ``values``. A GPU waits here for the number of them."""
+        kept = keep.nonzero().flatten()
+        row_ids = self.row_ids[kept]
+        offsets = F.pad(_counts(row_ids, self.n_rows).cumsum(0), (1, 0))
+        return Codes(self.values[kept], self.latent_ids[kept], offsets, self.n_latents, {"row_ids": row_ids})
 
     def dense(self) -> Float[Tensor, "B L"]:
         """The full matrix, differentiable in ``values``; for small batches, tests and the kernels' dense route."""
         grid = self.values.new_zeros(self.n_rows, self.n_latents)
         return grid.index_put((self.row_ids, self.latent_ids), self.values)
 
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]
+
+    def _find_row_ids(self) -> Int[Tensor, " E"]:
+        rows = torch.arange(self.n_rows, device=self.row_offsets.device)
+        return rows.repeat_interleave(self.row_offsets.diff(), output_size=self.values.shape[0])
+
+    def _sort_by_latent(self) -> "LatentOrder":
+        counts = _counts(self.latent_ids, self.n_latents)
+        entries = _stable_order(self.latent_ids, self.n_latents)
+        return LatentOrder(entries, self.row_ids[entries], counts.cumsum(0) - counts)
+
+
+class SyntheticRows(NamedTuple):
+    """Rows that were made from known features, and how strongly each feature is in each row."""
+
+    x_BD: Float[Tensor, "B D"]
+    magnitudes_BF: Codes
+    """The features in the place of latents: ``latent_ids`` are feature ids, ``n_latents`` is the number of features."""
+
 
 class LatentOrder(NamedTuple):
     """A permutation of entries that groups them by latent."""
 
     entries: Int[Tensor, " E"]
+    rows: Int[Tensor, " E"]
+    """The row of each of these entries."""
     offsets: Int[Tensor, " L"]
     """Latent i owns entries[offsets[i]:offsets[i+1]]."""
 
 
+def _counts(ids: Int[Tensor, " E"], n_ids: int) -> Int[Tensor, " n_ids"]:
+    """How often each id occurs; ``bincount`` would wait for a GPU to tell the largest."""
+    return ids.new_zeros(n_ids).scatter_add_(0, ids, torch.ones_like(ids))
+
+
 def _stable_order(ids: Int[Tensor, " E"], n_ids: int) -> Int[Tensor, " E"]:
-    """Positions of the ids in ascending order; on a CPU NumPy's radix sort of short integers is many times faster."""
+    """Positions of the ids in ascending order, by a radix sort, which takes a pass for every byte of an id.
+
+    So ids are made short. On a CPU NumPy's sort is many times faster than torch's.
+    """
     if ids.device.type != "cpu":
-        return ids.argsort(stable=True)
+        return ((ids - 2**15).short() if n_ids <= 2**16 else ids.int()).argsort(stable=True)
     short = ids.numpy().astype(np.uint16) if n_ids <= 2**16 else ids.numpy()
     return torch.from_numpy(np.argsort(short, kind="stable"))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unweave.activations.harvest import rows_of
 from unweave.analysis.latent_records import Example, LatentRecord, LatentRecorder
-from unweave.kernels.selection import above_threshold
+from unweave.kernels.selection import Above, select
 from unweave.types import Codes, Rows, TokenBatch
 
 N_LATENTS = 63
@@ -34,7 +34,7 @@ def _seen(n_sequences: int, length: int, share: float = 0.06, content: float = 0
     pre[torch.rand(pre.shape) > share] = -1.0
     pre[..., 7] = -1.0  # a latent that never fires
     rows = rows_of(batch, {"here": pre})
-    codes = above_threshold(rows.activations["here"], 0.0)
+    codes = select(rows.activations["here"], Above(0.0))
     grid = np.where(is_content[..., None].numpy(), pre.clamp(min=0).numpy(), 0.0)
     return Seen(batch, rows, codes, grid)
 
@@ -117,7 +117,7 @@ def test_special_tokens_within_a_window_have_no_activation() -> None:
     batch = TokenBatch(token_ids, torch.zeros(1, 9, dtype=torch.int64), is_content)
     rows = rows_of(batch, {"here": torch.tensor([[[0.1 * (i + 1)] for i in range(9)]])})
     recorder = LatentRecorder(1, n_examples=2, reach=3)
-    recorder.update(batch, rows, above_threshold(rows.activations["here"], 0.0))
+    recorder.update(batch, rows, select(rows.activations["here"], Above(0.0)))
     (record,) = recorder.records(["it"], None, None)
     (example,) = record.examples
     assert example.token_ids == [104, 105, 106, 107, 108]
@@ -146,7 +146,7 @@ def test_a_batch_without_any_row_is_passed_over() -> None:
     batch = TokenBatch(*(part.clone() for part in seen[0].batch))
     batch.is_content[:] = False
     empty = rows_of(batch, {"here": torch.zeros(9, 20, N_LATENTS)})
-    nothing = above_threshold(empty.activations["here"], 0.0)
+    nothing = select(empty.activations["here"], Above(0.0))
     blank = Seen(batch, empty, nothing, np.zeros((9, 20, N_LATENTS)))
     assert _recorded([blank, *seen], 8, 3) == _recorded(seen, 8, 3)
 

@@ -1,12 +1,53 @@
-"""Both routes of every kernel, and masks of active entries of every kind."""
+"""Both routes of every kernel, masks of active entries of every kind, and what all codes must look like."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import Tensor
 
 from unweave.kernels import density
+from unweave.kernels.encode import cpu as encode_cpu
+from unweave.kernels.selection import cpu as selection_cpu
 from unweave.types import Codes
+
+
+@contextmanager
+def bfloat16_proposes(*, everywhere: bool = True) -> Iterator[None]:
+    """Sends every float32 product through the rounded proposal, however small it is and slow on this machine."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encode_cpu, "WORTH", 0)
+        patched.setattr(encode_cpu, "_has_bfloat16", lambda: True)
+        if everywhere:
+            patched.setattr(selection_cpu, "TOO_DENSE", 2.0)
+        yield
+
+
+@contextmanager
+def float32_alone() -> Iterator[None]:
+    """Makes the exact product even where the machine could propose in bfloat16."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encode_cpu, "_has_bfloat16", lambda: False)
+        yield
+
+
+def mask_of(codes: Codes) -> Tensor:
+    """The active entries as a boolean matrix."""
+    mask = torch.zeros(codes.n_rows, codes.n_latents, dtype=torch.bool)
+    mask[codes.row_ids, codes.latent_ids] = True
+    return mask
+
+
+def assert_well_formed(codes: Codes, shape: tuple[int, int]) -> None:
+    """Offsets, order within rows, and row ids."""
+    assert (codes.n_rows, codes.n_latents) == tuple(shape)
+    assert codes.row_offsets[0] == 0 and codes.row_offsets[-1] == len(codes.values) == len(codes.latent_ids)
+    counts = codes.row_offsets.diff()
+    assert (counts >= 0).all()
+    assert torch.equal(codes.row_ids, torch.arange(shape[0]).repeat_interleave(counts))
+    assert ((codes.latent_ids >= 0) & (codes.latent_ids < shape[1])).all()
+    assert ((codes.row_ids * shape[1] + codes.latent_ids).diff() > 0).all()
 
 
 @pytest.fixture(params=["sparse route", "dense route"])

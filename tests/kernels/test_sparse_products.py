@@ -1,4 +1,4 @@
-"""Decode, encode, segment sum and sampled dot: values and gradients of both routes against the plain definitions."""
+"""Decode, segment sum and sampled dot: values and gradients of both routes against the plain definitions."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,6 @@ from unweave.kernels.segment_sum import reference as plain_sum
 from unweave.kernels.segment_sum import segment_sum
 from unweave.kernels.sparse_decode import reference as plain_decode
 from unweave.kernels.sparse_decode import sparse_decode
-from unweave.kernels.sparse_encode import active_preactivations
-from unweave.kernels.sparse_encode import reference as plain_encode
 from unweave.types import Codes
 
 WIDTH = 7
@@ -88,40 +86,30 @@ def test_sparse_decode_gives_a_gradient_to_whichever_side_asks(
     _assert_same(ours, plain)
 
 
-def _encoder_and_codes(codes: Codes) -> tuple[Tensor, Tensor, Tensor, Codes]:
-    x, W_enc, b_enc = _double(codes.n_rows, WIDTH), _double(codes.n_latents, WIDTH), _double(codes.n_latents)
-    at_entries = (x @ W_enc.T + b_enc)[codes.row_ids, codes.latent_ids]
-    return x, W_enc, b_enc, codes.with_values(at_entries)
+@pytest.mark.parametrize("width", [1, 7, 63, 1000])
+def test_rows_of_any_width_are_multiplied(make_codes: Callable[..., Codes], route: str, width: int) -> None:
+    """Vector registers hold 4 to 16 numbers; what is left over counts too."""
+    codes = make_codes(9, 20, 0.3)
+    left, right = _double(9, width), _double(20, width)
+    by_hand = torch.stack([left[b] @ right[i] for b, i in zip(codes.row_ids, codes.latent_ids, strict=True)])
+    torch.testing.assert_close(sampled_dot(codes, left, right), by_hand, rtol=1e-11, atol=1e-11)
+    ours = sampled_dot(codes, left.float(), right.float())
+    torch.testing.assert_close(ours, by_hand.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_active_preactivations_are_the_values_that_the_dense_product_gave(codes: Codes, route: str) -> None:
-    x, W_enc, b_enc, filled = _encoder_and_codes(codes)
-    assert torch.equal(active_preactivations(filled, x, W_enc, b_enc), filled.values)
+def test_sampled_dot_reads_transposed_matrices_as_what_they_show(make_codes: Callable[..., Codes], route: str) -> None:
+    codes = make_codes(9, 20, 0.3)
+    left, right = _double(7, 9).T, _double(7, 20).T
+    _assert_same(sampled_dot(codes, left, right), plain_dot.sampled_dot(codes, left, right))
 
 
-def test_gradients_of_active_preactivations_are_those_of_the_reference(codes: Codes, route: str) -> None:
-    x, weight, bias, filled = _encoder_and_codes(codes)
-    cotangent = _double(len(codes.values))
-    gradients = []
-    for encode in (active_preactivations, plain_encode.active_preactivations):
-        W_enc, b_enc = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-        gradients.append(torch.autograd.grad(encode(filled, x, W_enc, b_enc), (W_enc, b_enc), cotangent))
-    for ours, plain in zip(*gradients, strict=True):
-        _assert_same(ours, plain)
-
-
-def test_latents_that_are_silent_get_no_gradient_at_all(make_codes: Callable[..., Codes], route: str) -> None:
-    mask = torch.rand(7, 63) < 0.3
-    mask[:, ::3] = False
-    x, W_enc, b_enc, filled = _encoder_and_codes(make_codes(7, 63, mask=mask))
-    W_dec = _double(63, WIDTH).requires_grad_()
-    W_enc.requires_grad_(), b_enc.requires_grad_()
-    values = active_preactivations(filled, x, W_enc, b_enc)
-    sparse_decode(filled.with_values(values), W_dec).square().sum().backward()
-    for gradient in (W_enc.grad, b_enc.grad, W_dec.grad):
-        assert gradient is not None
-        assert torch.equal(gradient[::3], torch.zeros_like(gradient[::3]))
-        assert gradient.abs().sum() > 0
+def test_entries_that_are_explicit_zeros_are_as_good_as_none(make_codes: Callable[..., Codes], route: str) -> None:
+    codes = make_codes(9, 20, 0.3)
+    kept = torch.rand(len(codes.values)) < 0.5
+    zeroed, dropped = codes.with_values(torch.where(kept, codes.values, 0.0)), codes.where(kept)
+    W_dec, source = _double(20, WIDTH), _double(9, WIDTH)
+    _assert_same(sparse_decode(zeroed, W_dec), sparse_decode(dropped, W_dec))
+    _assert_same(segment_sum(zeroed, zeroed.values, source), segment_sum(dropped, dropped.values, source))
 
 
 def test_both_routes_agree_to_rounding_in_single_precision(

@@ -109,6 +109,34 @@ def sites(
         typer.echo(site)
 
 
+bench = typer.Typer(help="Compare architectures where the truth is known.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command()
+def truth(
+    settings: Annotated[list[str] | None, typer.Argument(help="Settings to change, such as steps=1000.")] = None,
+    architectures: Annotated[str, typer.Option(help="Architectures, with commas; all by default.")] = "",
+    json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train every architecture on synthetic rows for equal steps and mark each against the features they are made of."""
+    from unweave.pipelines.progress import Watch
+
+    watch = Watch(quiet=quiet)
+    with watch.waiting("starting"):
+        from unweave.cli.tables import print_marks
+        from unweave.config import apply_overrides, build
+        from unweave.pipelines.bench_truth import TruthBench, bench_truth, write_marks
+
+    config = build(TruthBench, apply_overrides({}, settings or []), "bench")
+    names = [name.strip() for name in architectures.split(",") if name.strip()]
+    marks = list(bench_truth(config, names, watch))
+    if json is not None:
+        write_marks(json, config, marks)
+    print_marks(config, marks)
+
+
 @app.callback(invoke_without_command=True)
 def about(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Take a neural network's activations apart into sparse, interpretable latents."""

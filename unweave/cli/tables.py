@@ -4,6 +4,7 @@ import inspect
 import math
 import sys
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,7 @@ from unweave.analysis.doctor import Finding
 from unweave.analysis.latent_records import Example, TokenWeight
 from unweave.config import describe
 from unweave.metrics import definitions
+from unweave.pipelines.bench_truth import Marked, TruthBench
 from unweave.storage.latent_index import LatentIndex
 from unweave.storage.run_folder import Run
 
@@ -31,6 +33,23 @@ def print_results(run: Run) -> None:
         if name in results:
             error = results["standard_errors"].get(name)
             table.add_row(definition.title, _figure(name, results[name]), _figure(name, error), definition.good)
+    _console().print(table)
+
+
+def print_marks(bench: TruthBench, marks: list[Marked]) -> None:
+    """One line for each architecture, the best match of the true features first."""
+    data = f"{bench.data.n_features} features in {bench.data.d_model} dimensions"
+    title = f"{bench.steps:,} steps of {bench.batch:,} rows, {data}, mean of {len(bench.seeds)} seeds"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("architecture", no_wrap=True)
+    for heading in ("L0", "EV", "MCC", "±", "F1", "±", "unique", "dead", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for mark in sorted(marks, key=lambda mark: -mark.mean("mcc")):
+        cells = [f"{mark.mean('l0'):.1f}", f"{mark.mean('explained_variance'):.3f}"]
+        for name in ("mcc", "f1"):
+            cells += [f"{mark.mean(name):.3f}", f"{mark.standard_error(name):.3f}"]
+        cells += [f"{mark.mean('uniqueness'):.2f}", f"{mark.mean('dead_share'):.0%}", f"{mark.mean('seconds'):.1f}"]
+        table.add_row(mark.architecture, *cells)
     _console().print(table)
 
 

@@ -1,9 +1,10 @@
 """Sparse coders, one architecture per file; the file name is the architecture's name everywhere."""
 
 from unweave.coders.base import CoderConfig, CoderStep, Moment, Origin, SparseCoder
+from unweave.coders.wiring import Port, Wiring
 from unweave.registry import classes_in, lookup
 
-__all__ = ["CoderConfig", "CoderStep", "Moment", "Origin", "SparseCoder", "architecture", "architectures"]
+__all__ = ["CoderConfig", "CoderStep", "Moment", "Origin", "Port", "SparseCoder", "Wiring", "architecture", "architectures"]
 
 
 def architectures() -> dict[str, type[SparseCoder]]:

@@ -1,13 +1,13 @@
 """The core figures of a coder: how well it reconstructs, how sparse it is, and what it costs the model."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.coders import SparseCoder
+from unweave.coders import Port, SparseCoder
 from unweave.metrics import (
     L0,
     CodedRows,
@@ -21,8 +21,6 @@ from unweave.metrics import (
 )
 from unweave.models.language_model import LanguageModel
 from unweave.types import Codes, Rows, TokenBatch
-
-Reconstruct = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
 
 
 class Measured(NamedTuple):
@@ -38,26 +36,25 @@ class MeasuredRows(NamedTuple):
     measured: Measured
     n_rows: int
     mean_D: Float[Tensor, " D"]
-    """Mean of the measured rows."""
+    """Mean of the rows that should be written."""
     density_L: Float[Tensor, " L"]
 
 
 def measure_rows(
     coder: SparseCoder,
-    site: str,
     batches: Iterable[tuple[TokenBatch, Rows]],
     observe: Callable[[TokenBatch, Rows, Codes], None],
 ) -> MeasuredRows:
     """Reconstruction, L0 and density over all rows, in one pass; ``observe`` sees each batch with its codes."""
-    reconstruction = Jackknife(lambda: Reconstruction(coder.d_model))
+    reconstruction = Jackknife(lambda: Reconstruction(coder.wiring.d_write))
     l0, density, first = Jackknife(L0), Jackknife(lambda: Density(coder.n_latents)), Jackknife(FirstPosition)
     for batch, rows in batches:
-        x = rows.activations[site].to(coder.W_dec.dtype)
+        x, y = (_side_by_side(coder, rows.activations, ports) for ports in (coder.wiring.reads, coder.wiring.writes))
         codes = coder.encode(x)
-        coded = CodedRows(x, codes, coder.decode(codes))
+        coded = CodedRows(y, codes, coder.reconstruct(codes, x))
         for metric in (reconstruction, l0, density):
             metric.update(coded)
-        first.update(PlacedErrors(x - coded.x_hat, rows.positions))
+        first.update(PlacedErrors(y - coded.x_hat, rows.positions))
         observe(batch, rows, codes)
     kept = (reconstruction, l0, density, first)
     totals = [metric.total() for metric in kept]
@@ -69,30 +66,46 @@ def measure_rows(
 
 
 def measure_splicing(
-    model: LanguageModel,
-    site: str,
-    batches: Iterable[TokenBatch],
-    reconstruct: Reconstruct,
-    mean_D: Float[Tensor, " D"],
+    model: LanguageModel, coder: SparseCoder, batches: Iterable[TokenBatch], mean_D: Float[Tensor, " D"]
 ) -> Measured:
-    """Next-token losses with the site replaced by its reconstruction, by zero and by the mean row.
+    """Next-token losses with what the coder writes in place of its sites, and with zero and the mean row there.
 
-    Special tokens, which the coder was not trained on, keep their own activations under every replacement.
+    The coder reads the model's own activations. Special tokens, which it was not trained on, keep theirs under every
+    replacement.
     """
-    replacements = {
-        "spliced": lambda x: reconstruct(x.flatten(0, 1)).view_as(x).to(x.dtype),
-        "zero_ablated": torch.zeros_like,
-        "mean_ablated": lambda x: mean_D.to(x).expand_as(x),
-    }
+    wiring = coder.wiring
+    means = dict(
+        zip((port.site for port in wiring.writes), mean_D.split([p.width for p in wiring.writes]), strict=True)
+    )
     loss = Jackknife(SplicedLoss)
     for batch in batches:
         is_special = ~batch.is_content.to(model.device)[..., None]
+        written = _written(model, coder, batch)
+        replacements: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+            "spliced": {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()},
+            "zero_ablated": dict.fromkeys(written, torch.zeros_like),
+            "mean_ablated": {site: lambda x, m=mean: m.to(x).expand_as(x) for site, mean in means.items()},
+        }
         replaced = {}
-        for name, replacement in replacements.items():
-            with model.patch({site: _outside(is_special, replacement)}):
+        for name, at_sites in replacements.items():
+            with model.patch({site: _outside(is_special, change) for site, change in at_sites.items()}):
                 replaced[name] = model.logits(batch.token_ids)
         loss.update(SplicedLosses(batch.token_ids, model.logits(batch.token_ids), replaced))
     return Measured(loss.total().compute(), loss.standard_errors())
+
+
+def _written(model: LanguageModel, coder: SparseCoder, batch: TokenBatch) -> dict[str, Float[Tensor, "N T _"]]:
+    """What the coder writes at each of its sites, for every token."""
+    wiring = coder.wiring
+    captured = model.capture(batch.token_ids, [port.site for port in wiring.reads])
+    rows = {site: x.flatten(0, 1) for site, x in captured.items()}
+    parts = coder(_side_by_side(coder, rows, wiring.reads)).split([port.width for port in wiring.writes], dim=1)
+    shape = batch.token_ids.shape
+    return {port.site: part.unflatten(0, shape) for port, part in zip(wiring.writes, parts, strict=True)}
+
+
+def _side_by_side(coder: SparseCoder, activations: Mapping[str, Tensor], ports: tuple[Port, ...]) -> Tensor:
+    return torch.cat([activations[port.site].to(coder.W_dec.dtype) for port in ports], dim=1)
 
 
 def _outside(is_special: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

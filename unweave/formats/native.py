@@ -7,12 +7,12 @@ import safetensors.torch
 import tomli_w
 from safetensors import SafetensorError
 
-from unweave.coders import Origin, SparseCoder, architecture
+from unweave.coders import Origin, Port, SparseCoder, Wiring, architecture
 from unweave.config import build, read_toml
 from unweave.errors import UserError
 from unweave.formats.files import sha256, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "config.toml"
 WEIGHTS = "weights.safetensors"
 
@@ -25,11 +25,12 @@ def write_coder(folder: Path, coder: SparseCoder) -> None:
     values = {
         "format": FORMAT,
         "type": type(coder).__module__.rpartition(".")[2],
-        "d_model": coder.d_model,
         "model": coder.origin.model,
-        "site": coder.origin.site,
+        "reads": [port._asdict() for port in coder.wiring.reads],
+        "writes": [port._asdict() for port in coder.wiring.writes],
+        "skip": coder.wiring.skip,
         "sha256": sha256(data),
-        "coder": asdict(coder.config),
+        "coder": {key: value for key, value in asdict(coder.config).items() if value is not None},
     }
     write_atomically(folder / WEIGHTS, data)
     write_atomically(folder / CONFIG, tomli_w.dumps(values))
@@ -48,12 +49,12 @@ def read_coder(folder: Path) -> SparseCoder:
     if sha256(data) != values["sha256"]:
         raise UserError(f"{str(path)!r} is damaged: its checksum differs from {CONFIG}; copy or train the coder again")
     cls = architecture(values["type"])
-    coder = cls(build(cls.Config, values["coder"], "coder"), values["d_model"])
+    coder = cls(build(cls.Config, values["coder"], "coder"), _wiring(values, folder / CONFIG))
     try:
         coder.load_state_dict(safetensors.torch.load(data))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{str(path)!r} does not fit its {CONFIG}: {str(error).splitlines()[0]}") from error
-    coder.origin = Origin(values["model"], values["site"])
+    coder.origin = Origin(values["model"])
     return coder.eval().requires_grad_(False)
 
 
@@ -62,13 +63,21 @@ def _read_config(folder: Path) -> dict:
     if not path.is_file():
         raise UserError(f"there is no coder in {str(folder)!r} (no {CONFIG}); give the folder of a run or of its coder")
     values = read_toml(path)
-    missing = {"format", "type", "d_model", "model", "site", "sha256", "coder"} - values.keys()
+    missing = {"format", "type", "model", "reads", "writes", "skip", "sha256", "coder"} - values.keys()
+    if values.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{str(path)!r} has format {values['format']}, this version reads {FORMAT}; train it again")
     if missing:
         raise UserError(f"{str(path)!r} lacks {', '.join(sorted(missing))}; it is not the config of a saved coder")
-    if not isinstance(values["d_model"], int) or not isinstance(values["coder"], dict):
-        raise UserError(
-            f"{str(path)!r} does not have a whole number d_model and a section [coder]; copy the coder again"
-        )
-    if values["format"] != FORMAT:
-        raise UserError(f"{str(path)!r} has format {values['format']}, this version reads {FORMAT}; update unweave")
+    if not isinstance(values["coder"], dict):
+        raise UserError(f"{str(path)!r} does not have a section [coder]; copy the coder again")
     return values
+
+
+def _wiring(values: dict, path: Path) -> Wiring:
+    try:
+        reads, writes = (
+            tuple(Port(str(p["site"]), int(p["width"])) for p in values[key]) for key in ("reads", "writes")
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{str(path)!r} needs a site and a width for each of reads and writes") from error
+    return Wiring(reads, writes, bool(values["skip"]))

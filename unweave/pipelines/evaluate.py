@@ -49,13 +49,7 @@ def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watc
         rows, records = _measure_rows(bench, coder, bar)
     with watch.bar("measuring loss", config.splice_tokens) as bar:
         batches = bench.token_batches(bench.corpus.held_out, _SPLICE_SEQUENCES)
-        spliced = measure_splicing(
-            bench.model,
-            bench.site,
-            _limited(batches, config.splice_tokens, bar),
-            lambda x: coder(x.to(coder.W_dec.dtype)),
-            rows.mean_D,
-        )
+        spliced = measure_splicing(bench.model, coder, _limited(batches, config.splice_tokens, bar), rows.mean_D)
     figures = rows.measured.figures | spliced.figures
     errors = rows.measured.standard_errors | spliced.standard_errors
     write_json(
@@ -77,9 +71,10 @@ def _measure_rows(bench: Workbench, coder: SparseCoder, bar: Bar) -> tuple[Measu
     config = bench.recipe.evaluation
     recorder = LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
     batches = _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar)
-    with_rows = ((batch, rows_of(batch, bench.model.capture(batch.token_ids, bench.site))) for batch in batches)
-    measured = measure_rows(coder, bench.site, with_rows, recorder.update)
-    tables = promoted_and_suppressed(bench.model, bench.site, coder.W_dec, config.promoted)
+    with_rows = ((batch, rows_of(batch, bench.model.capture(batch.token_ids, bench.sites))) for batch in batches)
+    measured = measure_rows(coder, with_rows, recorder.update)
+    last = coder.wiring.writes[-1]  # of several sites, the last is nearest to the logits
+    tables = promoted_and_suppressed(bench.model, last.site, coder.W_dec[:, -last.width :], config.promoted)
     promoted, suppressed = tables if tables is not None else (None, None)
     names = [document.name for document in bench.corpus.held_out]
     return measured, recorder.records(names, promoted, suppressed)

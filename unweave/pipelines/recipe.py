@@ -61,8 +61,12 @@ class EvaluationConfig:
 class Recipe:
     """The sections of a recipe; the section ``[coder]`` has a ``type`` and that architecture's own settings."""
 
-    site: str = "layers.2.resid_post"
-    """Place in the model whose activations are taken apart."""
+    site: str | tuple[str, ...] = "layers.2.resid_post"
+    """Place in the model whose activations are taken apart; several make a crosscoder, which reads and writes all."""
+    target: str = ""
+    """Place that the coder writes, where it is another than it reads: that makes a transcoder."""
+    skip: bool = False
+    """Whether a transcoder also has a linear path from what it reads to what it writes."""
     seed: int = 0
     """Seeds initial weights and the order of rows."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -76,6 +80,19 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How the coder is measured."""
 
+    def __post_init__(self) -> None:
+        if not self.site:
+            raise UserError("site must name at least one place in the model")
+        if self.target and len(self.sites) > 1:
+            raise UserError(f"a coder with a target reads one site, got {len(self.sites)}; leave target empty")
+        if self.skip and not self.target:
+            raise UserError("skip=true needs a target: a path from a site to itself would explain everything")
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites that the coder reads."""
+        return (self.site,) if isinstance(self.site, str) else tuple(self.site)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -88,7 +105,8 @@ class Job:
     def to_toml(self) -> str:
         """TOML from which ``read_job`` makes an equal job."""
         values = asdict(self.recipe)
-        values["coder"] = {"type": self.coder_type, **asdict(self.coder)}
+        coder = {key: value for key, value in asdict(self.coder).items() if value is not None}
+        values["coder"] = {"type": self.coder_type, **coder}
         return tomli_w.dumps(values)
 
 

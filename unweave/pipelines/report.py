@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unweave.analysis.doctor import Finding, diagnose
+from unweave.coders import Wiring
 from unweave.formats.files import write_atomically
 from unweave.metrics import definitions
 from unweave.pages.card import coder_card
@@ -60,11 +61,22 @@ def _facts(run: Run) -> dict[str, str]:
     assert origin is not None
     return {
         "Model": origin.model,
-        "Site": origin.site,
-        "Coder": f"{type(run.coder).__name__}, {results['n_latents']:,} latents on width {results['d_model']}",
+        "Site": _sites(run.coder.wiring),
+        "Coder": f"{type(run.coder).__name__}, {results['n_latents']:,} latents {_width(run.coder.wiring)}",
         "Trained on": f"{manifest['rows_trained']:,} tokens of {manifest['documents']['train']:,} documents",
         "Measured on": f"{results['n_tokens']:,} tokens of held-out documents",
         "Seed": str(manifest["seed"]),
         "Device": manifest["device"],
         "Versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     }
+
+
+def _sites(wiring: Wiring) -> str:
+    read, written = (", ".join(port.site for port in ports) for ports in (wiring.reads, wiring.writes))
+    return read if wiring.writes_what_it_reads else f"{read} to {written}"
+
+
+def _width(wiring: Wiring) -> str:
+    if wiring.kind == "sae":
+        return f"on width {wiring.d_read}"
+    return f"{wiring.kind.replace('_', ' ')} from width {wiring.d_read} to {wiring.d_write}"

@@ -14,7 +14,7 @@ import torch
 
 from unweave.activations.harvest import harvest
 from unweave.activations.shuffle import shuffled
-from unweave.coders import Origin, SparseCoder, architecture
+from unweave.coders import Origin, Port, SparseCoder, Wiring, architecture
 from unweave.formats.files import write_atomically
 from unweave.formats.native import write_coder
 from unweave.formats.texts import Corpus
@@ -26,7 +26,7 @@ from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.run_folder import Run, check_free, new_run_folder, write_json
 from unweave.training import loop
-from unweave.training.loop import Progress, Trainee, finish, new_trainee
+from unweave.training.loop import NotFinite, Progress, Trainee, finish, new_trainee
 from unweave.types import Rows
 
 _SAMPLE_ROWS = 16_384
@@ -53,13 +53,16 @@ def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Ru
     with watch.waiting("loading the model and the text"):
         bench = set_up(job.recipe)
         rows, trainee = _new_trainee(job, bench)
-    watch.say(f"{bench.model.name} at {bench.site}, {len(bench.corpus.train)} documents to train on")
+    watch.say(f"{bench.model.name} at {', '.join(bench.sites)}, {len(bench.corpus.train)} documents to train on")
     with new_run_folder(out, overwrite=overwrite) as folder:
         write_atomically(folder / "config.toml", job.to_toml())
-        n_rows = _train_into(folder, trainee, rows, job, watch)
-        coder = finish(trainee)
-        coder.origin = Origin(bench.model.name, bench.site)
-        write_coder(folder / "coder", coder)
+        try:
+            n_rows = _train_into(folder, trainee, rows, job, watch)
+        except NotFinite as error:
+            _write_trained(folder, trainee, bench)
+            kept = str(folder / "coder")
+            raise NotFinite(f"{error}; the coder as it was after the step before is kept in {kept!r}") from error
+        coder = _write_trained(folder, trainee, bench)
         trained = time.time()
         write_json(folder / "manifest.json", _manifest(job, bench, n_rows) | {"seconds_training": trained - started})
         measure_into(folder, bench, coder, watch)
@@ -69,16 +72,27 @@ def run_job(job: Job, out: Path, watch: Watch, *, overwrite: bool = False) -> Ru
     return Run(out)
 
 
+def _write_trained(folder: Path, trainee: Trainee, bench: Workbench) -> SparseCoder:
+    coder = finish(trainee)
+    coder.origin = Origin(bench.model.name)
+    write_coder(folder / "coder", coder)
+    return coder
+
+
 def _new_trainee(job: Job, bench: Workbench) -> tuple[Iterator[Rows], Trainee]:
     """A coder set up on the first rows, and all rows again from the first."""
     torch.manual_seed(job.recipe.seed)
-    rows = harvest(bench.model, _endless(bench), [bench.site])
+    rows = harvest(bench.model, _endless(bench), bench.sites)
     first: list[Rows] = []
     while sum(map(len, first)) < min(_SAMPLE_ROWS, job.recipe.training.rows):
         first.append(next(rows))
-    sample = torch.cat([batch.activations[bench.site] for batch in first])[:_SAMPLE_ROWS].float()
-    coder: SparseCoder = architecture(job.coder_type)(job.coder, sample.shape[1]).to(bench.model.device)
-    trainee = new_trainee(job.coder_type, bench.site, coder, sample, job.recipe.training)
+    sample = {
+        site: torch.cat([batch.activations[site] for batch in first])[:_SAMPLE_ROWS].float() for site in bench.sites
+    }
+    reads, writes = (tuple(Port(s, sample[s].shape[1]) for s in sites) for sites in (bench.reads, bench.writes))
+    wiring = Wiring(reads, writes, job.recipe.skip)
+    coder: SparseCoder = architecture(job.coder_type)(job.coder, wiring).to(bench.model.device)
+    trainee = new_trainee(job.coder_type, coder, sample, job.recipe.training)
     return itertools.chain(first, rows), trainee
 
 

@@ -20,8 +20,15 @@ class Workbench:
     recipe: Recipe
     model: LanguageModel
     corpus: Corpus
-    site: str
-    """Canonical name of the recipe's site."""
+    reads: tuple[str, ...]
+    """Canonical names of the sites that the coder reads."""
+    writes: tuple[str, ...]
+    """Canonical names of the sites that it writes."""
+
+    @property
+    def sites(self) -> list[str]:
+        """All sites that are captured."""
+        return list(dict.fromkeys(self.reads + self.writes))
 
     def token_batches(self, documents: Iterable[Document], sequences: int | None = None) -> Iterator[TokenBatch]:
         """Packed batches of the documents, by default as many sequences at once as the recipe says."""
@@ -35,7 +42,11 @@ def set_up(recipe: Recipe) -> Workbench:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = LanguageModel.load(recipe.model.name, device=device, dtype=recipe.model.dtype)
     check_context(model, recipe.packing)
-    bench = Workbench(recipe, model, read_corpus(recipe.text), model.sites.resolve(recipe.site).name)
+    reads = tuple(model.sites.resolve(site).name for site in recipe.sites)
+    writes = (model.sites.resolve(recipe.target).name,) if recipe.target else reads
+    if len(set(reads)) < len(reads) or (recipe.target and reads == writes):
+        raise UserError(f"the sites of a coder must differ, got {', '.join(dict.fromkeys(reads + writes))}")
+    bench = Workbench(recipe, model, read_corpus(recipe.text), reads, writes)
     for part, documents in (("to train on", bench.corpus.train), ("held out", bench.corpus.held_out)):
         _check_text(bench, part, documents)
     return bench

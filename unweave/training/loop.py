@@ -2,17 +2,24 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder
+from unweave.coders import Moment, Port, SparseCoder
 from unweave.coders.base import CoderStep
+from unweave.coders.folding import Scaling, fold_scaling
 from unweave.errors import UserError
 from unweave.training.dead_latents import DeadLatents
-from unweave.training.decoder_norm import remove_radial_gradient, renormalise
+from unweave.training.input_scale import estimate
+from unweave.training.optimizer import CoderAdam
+from unweave.training.resampling import CUT, Draws, resample
 from unweave.training.schedule import rate_factor
+
+Batch = dict[str, Float[Tensor, "B _"]]
+"""Site name to rows, all with the same B."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,12 @@ class TrainingConfig:
     """Largest norm of a step's gradient; longer ones are scaled down. 0 turns clipping off."""
     dead_window: int = 200_000
     """A latent that was silent for so many rows is dead."""
+    resample_at: tuple[float, ...] = ()
+    """Shares of the run after which dead latents are resampled (Bricken et al. 2023: 0.125, 0.25, 0.375, 0.5)."""
+    resample_rows: int = 819_200
+    """Rows whose loss decides what resampled latents become; they are not trained on."""
+    resample_warm_up: float = 0.01
+    """Share of the run over which the learning rate rises again from a tenth after resampling."""
     buffer: int = 131_072
     """Rows in the shuffle buffer."""
     log_every: int = 10
@@ -55,6 +68,12 @@ class TrainingConfig:
                 raise UserError(f"training.{name} must be in [0, 1), got {getattr(self, name)}")
         if self.warm_up < 0 or self.decay < 0 or self.warm_up + self.decay > 1:
             raise UserError(f"training.warm_up + training.decay must lie in [0, 1], got {self.warm_up} + {self.decay}")
+        if not all(0 < share < 1 for share in self.resample_at):
+            raise UserError(f"training.resample_at holds shares of the run between 0 and 1, got {self.resample_at}")
+        if self.resample_rows < 1:
+            raise UserError(f"training.resample_rows must be at least 1, got {self.resample_rows}")
+        if not 0 <= self.resample_warm_up <= 1:
+            raise UserError(f"training.resample_warm_up must be in [0, 1], got {self.resample_warm_up}")
 
     @property
     def n_steps(self) -> int:
@@ -66,12 +85,24 @@ class Trainee:
     """A coder in training, with its optimizer and counters."""
 
     name: str
-    site: str
     coder: SparseCoder
-    input_scale: float
-    """Factor on the rows before the coder sees them."""
-    optimizer: torch.optim.Optimizer
+    reads: list[Scaling]
+    """How rows are scaled at each site that the coder reads."""
+    writes: list[Scaling]
+    """How rows are scaled at each site that it writes."""
+    optimizer: CoderAdam
     dead: DeadLatents
+    resampled: float = -1.0
+    """Share of the run after which dead latents were last resampled."""
+
+    @property
+    def sites(self) -> set[str]:
+        wiring = self.coder.wiring
+        return {port.site for port in wiring.reads + wiring.writes}
+
+    def rows(self, batch: Batch) -> tuple[Float[Tensor, "B D_read"], Float[Tensor, "B D_write"]]:
+        """What the coder reads and what it should write, scaled, sites side by side."""
+        return _scaled(self.coder, batch, self.reads, self.writes)
 
 
 @dataclass(frozen=True)
@@ -85,84 +116,128 @@ class Progress:
     """Coder name to its losses and its live figures on this batch."""
 
 
-def new_trainee(
-    name: str, site: str, coder: SparseCoder, sample: Float[Tensor, "B D"], config: TrainingConfig
-) -> Trainee:
-    """Set up a coder for training on rows like ``sample``: scale, data-dependent start, optimizer.
+class NotFinite(UserError):
+    """A step's loss or gradient was NaN or infinite; the coder's weights are still those of the step before."""
 
-    Rows are scaled to a mean square norm of 1 about their mean, so that losses and penalties mean the same for any
-    model.
-    """
-    spread = (sample - sample.mean(0)).square().sum(1).mean().sqrt().item()
-    if not 0 < spread < float("inf"):
+
+def new_trainee(name: str, coder: SparseCoder, sample: Batch, config: TrainingConfig) -> Trainee:
+    """Set up a coder for training on rows like ``sample``: scale, data-dependent start, optimizer."""
+    kind = coder.config.input_scale
+    assert kind is not None
+    reads = [estimate(sample[port.site], kind, port.site) for port in coder.wiring.reads]
+    writes = [estimate(sample[port.site], kind, port.site) for port in coder.wiring.writes]
+    coder.start_from(*_scaled(coder, sample, reads, writes))
+    trained = {name for name, parameter in coder.named_parameters() if parameter.requires_grad}
+    if config.resample_at and not {"W_enc", "b_enc", "W_dec"} <= trained:
         raise UserError(
-            f"activations at {site} have a spread of {spread}; check the model and its text for NaN or empty rows"
+            f"training.resample_at gives latents weights of their own, which coder {name} has not; leave it empty"
         )
-    coder.start_from(sample / spread)
-    optimizer = torch.optim.Adam(coder.parameters(), lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    optimizer = CoderAdam(coder, (config.beta1, config.beta2))
     dead = DeadLatents(coder.n_latents, config.dead_window, coder.W_dec.device)
-    return Trainee(name, site, coder, 1.0 / spread, optimizer, dead)
+    return Trainee(name, coder, reads, writes, optimizer, dead)
 
 
-def train(
-    trainees: list[Trainee], batches: Iterable[dict[str, Float[Tensor, "B _"]]], config: TrainingConfig
-) -> Iterator[Progress]:
+def train(trainees: list[Trainee], batches: Iterable[Batch], config: TrainingConfig) -> Iterator[Progress]:
     """Train all coders for ``config.n_steps`` whole batches; yields a report every ``log_every`` steps and at the end.
 
-    A caller that stops iterating ends the training; the coders are whole after every step.
+    A caller that stops iterating ends the training; the coders are whole after every step. Raises ``NotFinite`` with
+    the step and the coder's name.
     """
     assert len({trainee.name for trainee in trainees}) == len(trainees), "coders in training need different names"
     n_rows = 0
+    generator = torch.Generator().manual_seed(0)
+    batches = iter(batches)
     for step, batch in enumerate(batches):
-        progress = step / config.n_steps
-        factor = rate_factor((step + 1) / config.n_steps, config.warm_up, config.decay)
-        rows = {t.name: batch[t.site].to(t.coder.W_dec.dtype) * t.input_scale for t in trainees}
-        results = {t.name: _step(t, rows[t.name], progress, config, factor) for t in trainees}
+        if any(step == int(share * config.n_steps) for share in config.resample_at):
+            _resample(trainees, islice(batches, -(-config.resample_rows // config.batch)), step, config, generator)
         n_rows += next(iter(batch.values())).shape[0]
         is_last = step + 1 >= config.n_steps
-        if is_last or step % config.log_every == 0:
-            metrics = {t.name: _live_figures(t, rows[t.name], results[t.name]) for t in trainees}
+        is_logged = is_last or step % config.log_every == 0
+        metrics = {t.name: take_step(t, batch, step, config, is_logged=is_logged) for t in trainees}
+        if is_logged:
+            factor = rate_factor((step + 1) / config.n_steps, config.warm_up, config.decay)
             yield Progress(step, n_rows, config.lr * factor, metrics)
         if is_last:
             return
 
 
+def take_step(
+    trainee: Trainee, batch: Batch, step: int, config: TrainingConfig, *, is_logged: bool
+) -> dict[str, float]:
+    """One step of one coder; returns its live figures where the step is logged, for which a GPU has to be waited for."""
+    coder, progress = trainee.coder, step / config.n_steps
+    x_BD, y_BD = trainee.rows(batch)
+    result = coder.loss(x_BD, y_BD, Moment(progress, trainee.dead.ids))
+    torch.stack(list(result.losses.values())).sum().backward()
+    norm = trainee.optimizer.step(_rate(trainee, step, config), config.clip)
+    if (is_logged or norm.device.type == "cpu") and not bool(norm.isfinite()):
+        raise _not_finite(trainee, batch, step)
+    trainee.dead.update(result.codes)
+    return _live_figures(trainee, y_BD, result) if is_logged else {}
+
+
 def finish(trainee: Trainee) -> SparseCoder:
     """The coder in units of the model's own activations, ready for use."""
-    trainee.coder.fold_input_scale(trainee.input_scale)
+    fold_scaling(trainee.coder, trainee.reads, trainee.writes)
     return trainee.coder.eval().requires_grad_(False)
 
 
-def _step(trainee: Trainee, x_BD: Tensor, progress: float, config: TrainingConfig, factor: float) -> CoderStep:
-    coder = trainee.coder
-    result = coder.loss(x_BD, Moment(progress, trainee.dead.mask))
-    total = torch.stack(list(result.losses.values())).sum()
-    trainee.optimizer.zero_grad()
-    total.backward()
-    remove_radial_gradient(coder)
-    if config.clip > 0:
-        torch.nn.utils.clip_grad_norm_(coder.parameters(), config.clip)
-    for group in trainee.optimizer.param_groups:
-        group["lr"] = config.lr * factor
-    trainee.optimizer.step()
-    renormalise(coder)
-    trainee.dead.update(result.codes)
-    return result
+def _scaled(coder: SparseCoder, batch: Batch, reads: list[Scaling], writes: list[Scaling]) -> tuple[Tensor, Tensor]:
+    x_BD = _side_by_side(batch, coder.wiring.reads, reads, coder.W_dec.dtype)
+    if coder.wiring.writes_what_it_reads:
+        return x_BD, x_BD
+    return x_BD, _side_by_side(batch, coder.wiring.writes, writes, coder.W_dec.dtype)
+
+
+def _side_by_side(batch: Batch, ports: tuple[Port, ...], scalings: list[Scaling], dtype: torch.dtype) -> Tensor:
+    parts = [scaling(batch[port.site].to(dtype)) for port, scaling in zip(ports, scalings, strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _rate(trainee: Trainee, step: int, config: TrainingConfig) -> float:
+    factor = rate_factor((step + 1) / config.n_steps, config.warm_up, config.decay)
+    if trainee.resampled >= 0 and config.resample_warm_up > 0:
+        risen = (step / config.n_steps - trainee.resampled) / config.resample_warm_up
+        factor *= min(1.0, CUT + (1 - CUT) * risen)
+    return config.lr * factor
+
+
+def _resample(
+    trainees: list[Trainee], batches: Iterable[Batch], step: int, config: TrainingConfig, generator: torch.Generator
+) -> None:
+    draws = {t.name: Draws(t.dead.look().shape[0], generator) for t in trainees if t.dead.look().shape[0] > 0}
+    for batch in batches if draws else ():
+        for trainee in trainees:
+            if trainee.name in draws:
+                is_finite = draws[trainee.name].update(trainee.coder, *trainee.rows(batch))
+                if not is_finite:
+                    raise _not_finite(trainee, batch, step)
+    for trainee in trainees:
+        if trainee.name in draws:
+            dead = trainee.dead.ids
+            resample(trainee.coder, trainee.optimizer, dead, draws[trainee.name])
+            trainee.dead.revive(dead)
+            trainee.resampled = step / config.n_steps
+
+
+def _not_finite(trainee: Trainee, batch: Batch, step: int) -> NotFinite:
+    for site in sorted(trainee.sites):
+        n_bad = int((~batch[site].isfinite().all(dim=1)).sum())
+        if n_bad:
+            return NotFinite(
+                f"step {step}, coder {trainee.name}: activations at {site} hold NaN or infinity in {n_bad} of "
+                f"{batch[site].shape[0]} rows; check the model's precision and its text"
+            )
+    return NotFinite(f"step {step}, coder {trainee.name}: the loss is not finite; lower training.lr")
 
 
 @torch.no_grad()
-def _live_figures(trainee: Trainee, x_BD: Tensor, result: CoderStep) -> dict[str, float]:
-    error = (x_BD - result.reconstruction).square().sum().item()
-    spread = (x_BD - x_BD.mean(0)).square().sum().item()
+def _live_figures(trainee: Trainee, y_BD: Tensor, result: CoderStep) -> dict[str, float]:
+    error = (y_BD - result.reconstruction).square().sum().item()
+    spread = (y_BD - y_BD.mean(0)).square().sum().item()
     figures = {name: loss.item() for name, loss in result.losses.items()}
-    if not all(map(_is_finite, figures.values())):
-        raise UserError(f"the loss of {trainee.name} is not finite; lower training.lr or check the activations for NaN")
     return figures | {
-        "l0": result.codes.values.shape[0] / x_BD.shape[0],
+        "l0": int((result.codes.values != 0).sum()) / y_BD.shape[0],
         "explained_variance": 1.0 - error / spread,
         "dead_share": trainee.dead.share,
     }
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0

@@ -1,10 +1,11 @@
-"""Sum rows into latents: the weight gradient of a sparse encoder or decoder, deterministic on a CPU."""
+"""Sum rows into latents: the weight gradient of a sparse encoder or decoder, deterministic."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from unweave.kernels.density import is_dense
+from unweave.kernels.device import on_gpu
 from unweave.kernels.segment_sum import reference
 from unweave.types import Codes
 
@@ -13,5 +14,9 @@ def segment_sum(codes: Codes, weights: Float[Tensor, " E"], source: Float[Tensor
     """``out[i] = sum of weights[e] * source[row(e)] over the entries e of latent i``; latents that are silent get 0."""
     if is_dense(codes):
         return reference.segment_sum(codes, weights, source)
-    entries, offsets = codes.by_latent
-    return F.embedding_bag(codes.row_ids[entries], source, offsets, per_sample_weights=weights[entries], mode="sum")
+    if on_gpu(source):
+        from unweave.kernels.segment_sum import gpu
+
+        return gpu.segment_sum(codes, weights, source)
+    entries, rows, offsets = codes.by_latent
+    return F.embedding_bag(rows, source, offsets, per_sample_weights=weights[entries], mode="sum")

@@ -1,59 +1,61 @@
-"""From a matrix of pre-activations to Codes: above a threshold, top k of the batch, top k of each row."""
+"""Which entries of a pre-activation matrix are active: rules as data, and their application to a whole matrix."""
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unweave.kernels.device import on_gpu
+from unweave.kernels.selection import reference
+from unweave.kernels.selection.rules import Above, GroupMax, Rule, TopKOfBatch, TopKOfRow
 from unweave.types import Codes
 
-SAMPLED = 65_536
-"""Entries looked at to guess where the B*k-th largest value lies."""
+__all__ = ["Above", "GroupMax", "Rule", "TopKOfBatch", "TopKOfRow", "largest", "narrow", "select"]
 
 
-def above_threshold(pre: Float[Tensor, "B L"], threshold: Float[Tensor, ""] | float) -> Codes:
-    """Codes of the entries strictly above ``threshold``; a row never depends on another row."""
-    return _codes_at((pre > threshold).flatten().nonzero().flatten(), pre)
+@torch.no_grad()
+def select(pre: Float[Tensor, "B L"], rule: Rule) -> Codes:
+    """Codes of the entries of a matrix that a rule keeps, without gradient. Ties go to the lower row, then latent.
 
-
-def top_k_of_row(pre: Float[Tensor, "B L"], k: int) -> Codes:
-    """Codes of the k largest positive entries of each row (TopK, Gao et al. 2024)."""
-    latents = pre.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
-    flat = (latents + pre.shape[1] * torch.arange(pre.shape[0], device=pre.device)[:, None]).flatten()
-    return _codes_at(flat[pre.flatten()[flat] > 0], pre)
-
-
-def top_k_of_batch(pre: Float[Tensor, "B L"], k: int) -> Codes:
-    """Codes of the B*k largest positive entries of the whole batch (BatchTopK, Bussmann et al. 2024).
-
-    Exact, without sorting B*L values: a sample gives a bound that about twice as many entries exceed, and the top
-    B*k of those few are the top B*k of all. If the guess was too high, all positive entries are candidates.
+    On a GPU, rules whose number of entries follows from shapes fill it up with explicit zeros.
     """
-    flat, wanted = pre.flatten(), pre.shape[0] * k
-    candidates = (flat > _bound_for(flat, 2 * wanted)).nonzero().flatten()
-    if candidates.shape[0] < wanted:
-        candidates = (flat > 0).nonzero().flatten()
-    if candidates.shape[0] > wanted:
-        keep = torch.zeros(candidates.shape[0], dtype=torch.bool, device=flat.device)
-        keep[flat[candidates].topk(wanted, sorted=False).indices] = True
-        candidates = candidates[keep]
-    return _codes_at(candidates, pre)
+    if on_gpu(pre):
+        from unweave.kernels.selection import gpu
+
+        return gpu.select(pre, rule)
+    if pre.device.type != "cpu" or pre.dtype not in (torch.float32, torch.float64):
+        return _from_mask(pre, reference.mask(pre, rule))
+    from unweave.kernels.selection.cpu import Matrix, keep
+
+    return keep(Matrix(pre.contiguous()), pre.new_zeros(pre.shape[1]), rule)
 
 
-def _bound_for(flat: Tensor, wanted: int) -> float | Tensor:
-    stride = max(1, flat.shape[0] // SAMPLED) | 1  # odd, so that it meets every column of a power of two of them
-    sample = flat[::stride]
-    rank = wanted * sample.shape[0] // flat.shape[0]
-    if not 0 < rank < sample.shape[0]:
-        return 0.0
-    return sample.kthvalue(sample.shape[0] - rank).values.clamp(min=0.0)
+def narrow(codes: Codes, rule: TopKOfRow) -> Codes:
+    """Keep the k largest entries of each row of codes that hold more; differentiable in the values.
+
+    On a GPU the others become explicit zeros, so that nothing waits for the number of those kept.
+    """
+    score = codes.values.abs() if rule.signed else codes.values
+    by_size = score.argsort(descending=True, stable=True)
+    order = by_size[codes.row_ids[by_size].argsort(stable=True)]
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(order.shape[0], device=order.device) - codes.row_offsets[:-1][codes.row_ids[order]]
+    if on_gpu(codes.values):
+        return codes.with_values(torch.where(rank < rule.k, codes.values, 0.0))
+    return codes.where(rank < rule.k)
 
 
-def _codes_at(flat: Int[Tensor, " E"], pre: Float[Tensor, "B L"]) -> Codes:
-    """Codes at ascending positions of the flattened matrix."""
-    n_rows, n_latents = pre.shape
-    row_ids = flat // n_latents
-    offsets = torch.zeros(n_rows + 1, dtype=torch.int64, device=pre.device)
-    offsets[1:] = torch.bincount(row_ids, minlength=n_rows).cumsum(0)
-    codes = Codes(pre.flatten()[flat], flat - row_ids * n_latents, offsets, n_latents)
-    codes.__dict__["row_ids"] = row_ids
-    return codes
+def largest(values: Float[Tensor, " E"], count: int) -> Bool[Tensor, " E"]:
+    """Marks the ``count`` largest of many values; ties go to the first."""
+    if count >= values.shape[0]:
+        return torch.ones_like(values, dtype=torch.bool)
+    least = values.kthvalue(values.shape[0] - count + 1).values if count > 0 else values.new_tensor(torch.inf)
+    keep = values > least
+    ties = (values == least).nonzero().flatten()[: count - int(keep.sum())]
+    keep[ties] = True
+    return keep
+
+
+def _from_mask(pre: Tensor, mask: Tensor) -> Codes:
+    rows, latents = mask.nonzero(as_tuple=True)
+    return Codes(pre[mask], latents, F.pad(mask.sum(1).cumsum(0), (1, 0)), pre.shape[1], {"row_ids": rows})

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.kernels.density import is_dense
+from unweave.kernels.device import on_gpu
 from unweave.kernels.sampled_dot import sampled_dot
 from unweave.kernels.segment_sum import segment_sum
 from unweave.kernels.sparse_decode import reference
@@ -26,6 +27,10 @@ class _SparseDecode(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, W_dec: Tensor, codes: Codes) -> Tensor:
         ctx.codes = codes
         ctx.save_for_backward(values, W_dec)
+        if on_gpu(W_dec):
+            from unweave.kernels.sparse_decode import gpu
+
+            return gpu.sparse_decode(codes, values, W_dec)
         return F.embedding_bag(codes.latent_ids, W_dec, codes.row_offsets[:-1], per_sample_weights=values, mode="sum")
 
     @staticmethod

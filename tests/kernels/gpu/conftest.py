@@ -1,0 +1,63 @@
+"""The path for GPUs, here: on CPU tensors through Triton's interpreter, or with TRITON_INTERPRET=0 on a GPU itself."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from unweave.kernels import density, device
+from unweave.types import Codes
+
+triton = pytest.importorskip("triton", reason="Triton has no build for this system")
+IS_INTERPRETED = triton.knobs.runtime.interpret
+
+
+@pytest.fixture(autouse=True)
+def _gpu_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sends every operation down the path for GPUs, however full the codes are."""
+    monkeypatch.setattr(device, "GPUS", {"cuda", "cpu"} if IS_INTERPRETED else {"cuda"})
+    monkeypatch.setattr(density, "DENSE_FROM", 2.0)
+    with torch.device("cpu" if IS_INTERPRETED else "cuda"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_interpreter() -> Iterator[None]:
+    """Triton's interpreter looks through its whole language at every call within a program; once is enough."""
+    if not IS_INTERPRETED:
+        yield
+        return
+    from triton.runtime import interpreter
+
+    seen = set()
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        module = function.fn.__globals__["__name__"]
+        if module.startswith("triton.") and module not in seen:
+            seen.add(module)
+            interpreter._patch_lang(function.fn)
+        return function.rewrite()(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(interpreter.InterpretedFunction, "__call__", call)
+        yield
+
+
+@pytest.fixture(params=["sparse", "with hot latents", "with empty rows", "full", "no entry"])
+def codes(request: pytest.FixtureRequest, make_codes: Callable[..., Codes]) -> Codes:
+    """Codes in float64 of odd shapes, some of whose values are explicit zeros."""
+    mask = torch.rand(31, 63) < 0.08
+    if request.param == "with hot latents":
+        mask[:, [0, 7, 62]] = True
+        mask[3:29, 8] = True
+    elif request.param == "with empty rows":
+        mask[[0, 1, 15, 30]] = False
+        mask[:, [0, 7, 8, 62]] = False
+    elif request.param == "full":
+        mask = torch.ones(5, 63, dtype=torch.bool)
+    elif request.param == "no entry":
+        mask[:] = False
+    made = make_codes(*mask.shape, mask=mask)
+    made.values[::5] = 0.0
+    return made

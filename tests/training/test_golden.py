@@ -1,0 +1,37 @@
+"""A refactoring must reproduce the committed loss curves: bit for bit on the kind of CPU that made them."""
+
+import json
+
+import pytest
+import torch
+
+from tests.training import golden_run
+from unweave.coders import architectures
+from unweave.kernels.encode import cpu
+
+_ELSEWHERE = 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(architectures()))
+def test_two_hundred_steps_reproduce_the_committed_curve(name: str) -> None:
+    path = golden_run.FOLDER / f"{name}.json"
+    assert path.is_file(), f"run tools/make_golden.py {name}, look at the curve, and commit it"
+    golden = json.loads(path.read_text())
+    curve = golden_run.curve(name)
+    assert curve.keys() == golden["curve"].keys()
+    is_same_kind = golden["machine"] == golden_run.machine()
+    for key, expected in golden["curve"].items():
+        if is_same_kind:
+            assert curve[key] == expected, key
+        else:
+            torch.testing.assert_close(torch.tensor(curve[key]), torch.tensor(expected), rtol=_ELSEWHERE, atol=_ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", ["topk", "batch_topk", "jumprelu"])
+def test_the_rounded_proposal_trains_as_the_exact_product_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    curves = []
+    for worth in (0, 2**62):
+        monkeypatch.setattr(cpu, "WORTH", worth)
+        curves.append(golden_run.curve(name))
+    for key, rounded in curves[0].items():
+        torch.testing.assert_close(torch.tensor(rounded), torch.tensor(curves[1][key]), rtol=_ELSEWHERE, atol=_ELSEWHERE)
