@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from unweave.kernels import density
-from unweave.kernels.selection import top_k_of_batch
+from unweave.kernels.encode import encode
+from unweave.kernels.selection import TopKOfBatch
 from unweave.kernels.sparse_decode import sparse_decode
-from unweave.kernels.sparse_encode import active_preactivations
 
 B, D, L = 2048, 256, 2048
 REPEATS = 9
@@ -27,11 +27,8 @@ def main() -> None:
     b_enc = torch.zeros(L, requires_grad=True)
 
     def step(k: int) -> None:
-        with torch.no_grad():
-            pre = torch.addmm(b_enc, x, W_enc.T)
-        codes = top_k_of_batch(pre, k)
-        values = active_preactivations(codes, x, W_enc, b_enc)
-        loss = (sparse_decode(codes.with_values(values), W_dec) - x).square().sum()
+        codes = encode(x, W_enc, b_enc, TopKOfBatch(k))
+        loss = (sparse_decode(codes, W_dec) - x).square().sum()
         torch.autograd.grad(loss, (W_enc, b_enc, W_dec))
 
     print(

@@ -117,7 +117,7 @@ def test_what_is_wrong_is_named_with_its_value(values: dict[str, object], messag
 def test_the_place_of_a_section_is_part_of_the_message() -> None:
     with pytest.raises(UserError, match=r"unknown setting 'coder\.kk'; did you mean 'k'\?"):
         build(BatchTopKConfig, {"kk": 7}, where="coder")
-    with pytest.raises(UserError, match=r"setting 'coder\.k'.*got 'many'"):
+    with pytest.raises(UserError, match=r"^setting 'coder\.k': .*got 'many'"):
         build(BatchTopKConfig, {"k": "many"}, where="coder")
 
 
@@ -129,6 +129,8 @@ def test_a_check_of_the_config_itself_speaks_for_itself() -> None:
 def test_a_truth_value_is_not_a_number() -> None:
     with pytest.raises(UserError, match=r"setting 'warp\.dye\.baths'.*got True"):
         build(Cloth, {"name": "twill", "warp": {"dye": {"baths": True}}})
+    with pytest.raises(UserError, match=r"setting 'coder\.k' is a number, got True"):
+        build(BatchTopKConfig, {"k": True}, where="coder")
 
 
 @pytest.mark.parametrize(

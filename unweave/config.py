@@ -4,10 +4,11 @@ import ast
 import inspect
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import UnionType
 from typing import Any, NamedTuple, TypeVar
 
 import tomli_w
@@ -73,7 +74,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     try:
         return _adapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        raise UserError(_first_problem(error, where)) from error
+        raise UserError(_first_problem(error, cls, where)) from error
 
 
 def describe(cls: type) -> list[Field]:
@@ -122,7 +123,8 @@ def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
             listing = ", ".join(known)
             raise UserError(f"unknown setting {path!r}{nearest(key, known)} (known here: {listing})")
         inner = hints[key]
-        if isinstance(value, bool) and inner in (int, float):
+        types = typing.get_args(inner) if isinstance(inner, UnionType) else (inner,)
+        if isinstance(value, bool) and {int, float} & set(types):
             raise UserError(f"setting {path!r} is a number, got {value!r}")
         if is_dataclass(inner) and isinstance(inner, type):
             if not isinstance(value, Mapping):
@@ -130,14 +132,24 @@ def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
             _check_keys(inner, value, path)
 
 
-def _first_problem(error: ValidationError, where: str) -> str:
+def _first_problem(error: ValidationError, cls: type, where: str) -> str:
     problem = error.errors()[0]
-    path = ".".join([*([where] if where else []), *(str(part) for part in problem["loc"])])
+    path = ".".join([*([where] if where else []), *_setting(cls, problem["loc"])])
     if problem["type"] == "value_error":
         return str(problem.get("ctx", {})["error"])  # raised by a config's own check, already a sentence
     if problem["type"] == "missing":
         return f"setting {path!r} is missing"
     return f"setting {path!r}: {problem['msg'].lower()}, got {problem['input']!r}"
+
+
+def _setting(cls: Any, location: tuple[int | str, ...]) -> Iterator[str]:
+    """Sections, setting and index of a value, without the one of several types that pydantic tried on it."""
+    for part in location:
+        if is_dataclass(cls):
+            cls = typing.get_type_hints(cls)[str(part)]
+            yield str(part)
+        elif isinstance(part, int):
+            yield str(part)
 
 
 def _toml_value(text: str) -> Any:

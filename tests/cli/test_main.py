@@ -59,7 +59,7 @@ def test_report_writes_the_same_pages_again(folder: Path) -> None:
 def test_describe_prints_every_setting_of_an_architecture(folder: Path) -> None:
     said = unweave("describe", "coder.batch_topk", cwd=folder)
     assert said.returncode == 0, said.stderr
-    assert "k (int) = 32" in said.stdout
+    assert "k (int | float) = 32" in said.stdout
     assert "Mean number of active latents per row." in said.stdout
 
 
@@ -77,13 +77,15 @@ def test_sites_lists_the_sites_of_a_model(folder: Path, model_folders: dict[str,
         (("train", "small.toml", "coder.q=3", "--out", "x"), "unknown setting 'coder.q'"),
         (("train", "small.toml", "coder.k=101", "--out", "x"), "coder.k needs 0 < k <= n_latents"),
         (("train", "small.toml", "site=layers.1.resid_pst", "--out", "x"), "did you mean 'layers.1.resid_post'"),
+        (("train", "small.toml", "target=layers.1.mlp_ot", "--out", "x"), "did you mean 'layers.1.mlp_out'"),
+        (("train", "small.toml", "skip=true", "--out", "x"), "skip=true needs a target"),
         (("train", "small.toml", "packing.context=64", "--out", "x"), "longer than the 63 tokens"),
         (("train", "small.toml", "text.source=none.txt", "--out", "x"), "there is no text 'none.txt'"),
         (("train", "small.toml", "model.name=./none", "--out", "x"), "no model folder './none'"),
         (("show", "runs/none", "--latent", "1"), "there is no run folder"),
         (("show", "runs/small", "--latent", "100"), "latents 0 to 99"),
         (("doctor", "."), "is not a run"),
-        (("describe", "coder.topk"), "did you mean 'coder.batch_topk'"),
+        (("describe", "coder.batchtopk"), "did you mean 'coder.batch_topk'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(folder: Path, arguments: tuple[str, ...], says: str) -> None:

@@ -318,4 +318,4 @@ def test_every_setting_has_a_docstring_a_default_and_its_declared_type(name: str
     for field in fields(config):
         if getattr(config, field.name) is None:
             assert type(None) in get_args(hints[field.name]), f"{name}.{field.name} was not filled"
-    assert isinstance(getattr(config, type(config) and architectures()[name].sparsity), int | float)
+    assert isinstance(getattr(config, architectures()[name].sparsity), int | float)

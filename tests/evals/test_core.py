@@ -1,18 +1,22 @@
 """The core evaluation on tiny models, against figures worked out by other means."""
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from unweave.activations.harvest import rows_of
-from unweave.coders import architecture
+from unweave.coders import Port, SparseCoder, Wiring, architecture
 from unweave.evals.core import measure_rows, measure_splicing
 from unweave.models.language_model import LanguageModel
 from unweave.types import Codes, Rows, TokenBatch
 
-SITE = "layers.1.resid_post"
+SITE, LATER = "layers.1.resid_post", "layers.2.resid_post"
+READ, WRITTEN = "layers.1.mlp_in", "layers.1.mlp_out"
 
 
 def _batches(model: LanguageModel) -> list[TokenBatch]:
@@ -29,30 +33,44 @@ def _ports(model: LanguageModel, *sites: str) -> list[Port]:
     return [Port(site, model.width(site)) for site in sites]
 
 
-def _exact_coder(wiring: Wiring, read: Tensor, write: Tensor) -> SparseCoder:
-    """relu(u) - relu(-u) = u with u = x @ read.T: a real coder that writes ``x @ read.T @ write``."""
+def _linear_coder(wiring: Wiring, matrix: Tensor) -> SparseCoder:
+    """relu(x) - relu(-x) = x: a real coder that writes ``x @ matrix``, to the last bit where that is the identity."""
     cls = architecture("relu")
-    coder = cls(cls.Config(n_latents=2 * len(read), bias_start="zero"), wiring)
+    coder = cls(cls.Config(n_latents=2 * wiring.d_read, centre=False), wiring)
     with torch.no_grad():
-        coder.W_enc.copy_(torch.cat([read, -read]))
-        coder.W_dec.copy_(torch.cat([write, -write]))
+        coder.W_enc.copy_(torch.cat([torch.eye(wiring.d_read), -torch.eye(wiring.d_read)]))
+        coder.W_dec.copy_(torch.cat([matrix, -matrix]))
     return coder.requires_grad_(False)
 
 
 def _identity_coder(model: LanguageModel, *sites: str) -> SparseCoder:
-    ports = _ports(model, *sites)
-    width = sum(port.width for port in ports)
-    return _exact_coder(Wiring.crosscoder(*ports), torch.eye(width), torch.eye(width))
+    wiring = Wiring.crosscoder(*_ports(model, *sites))
+    return _linear_coder(wiring, torch.eye(wiring.d_read))
 
 
-def _zero_coder(wiring: Wiring) -> SparseCoder:
-    return _exact_coder(wiring, torch.zeros(1, wiring.d_read), torch.zeros(1, wiring.d_write))
+def _zero_coder(model: LanguageModel, *sites: str) -> SparseCoder:
+    wiring = Wiring.crosscoder(*_ports(model, *sites))
+    return _linear_coder(wiring, torch.zeros(wiring.d_read, wiring.d_read))
 
 
-def _loss(model: LanguageModel, overwrite: Callable[[nn.Module, Tensor], Callable], tokens: Tensor) -> float:
-    """The loss where plain hooks, which ``overwrite`` gives for each block, change what blocks put out."""
-    blocks = model.model.model.layers if hasattr(model.model, "model") else model.model.transformer.h
-    handles = [blocks[int(site)].register_forward_hook(hook) for site, hook in overwrite.items()]
+def _blocks(model: LanguageModel) -> Any:
+    return model.model.model.layers if hasattr(model.model, "model") else model.model.transformer.h
+
+
+def _loss(model: LanguageModel, changes: Mapping[torch.nn.Module, Callable[[Tensor, Tensor], Tensor]]) -> float:
+    """By plain hooks that change what modules put out, given what went in; special positions left alone."""
+    tokens = torch.cat([batch.token_ids for batch in _batches(model)])
+    content = (tokens != 0)[..., None]
+
+    def hook(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+        def overwrite(_: Any, arguments: Any, output: Any) -> Any:
+            x = output if isinstance(output, Tensor) else output[0]
+            new = torch.where(content, change(arguments[0], x).expand_as(x), x)
+            return new if isinstance(output, Tensor) else (new, *output[1:])
+
+        return overwrite
+
+    handles = [module.register_forward_hook(hook(change)) for module, change in changes.items()]
     with torch.no_grad():
         logits = model.model(tokens).logits
     for handle in handles:
@@ -60,23 +78,100 @@ def _loss(model: LanguageModel, overwrite: Callable[[nn.Module, Tensor], Callabl
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).item()
 
 
-def test_row_figures_are_those_of_all_rows_together(gpt2: LanguageModel) -> None:
+@pytest.mark.parametrize("sites", [(SITE,), (SITE, LATER), (WRITTEN, SITE, "layers.2.attn.z")], ids=len)
+def test_the_identity_coder_changes_nothing_at_all(lm: LanguageModel, sites: tuple[str, ...]) -> None:
+    coder = _identity_coder(lm, *sites)
+    measured = measure_splicing(lm, coder, _batches(lm), torch.ones(coder.wiring.d_write))
+    assert measured.figures["ce_spliced"] == measured.figures["ce_clean"]
+    assert measured.figures["kl"] == 0.0
+    assert measured.figures["loss_recovered_zero"] == 1.0
+    assert measured.figures["loss_recovered_mean"] == 1.0
+
+
+def test_ablations_equal_a_model_whose_site_is_overwritten(lm: LanguageModel) -> None:
+    mean = torch.randn(lm.width(SITE))
+    figures = measure_splicing(lm, _zero_coder(lm, SITE), _batches(lm), mean).figures
+    block = _blocks(lm)[1]
+    assert figures["ce_clean"] == pytest.approx(_loss(lm, {}), rel=1e-6)
+    assert figures["ce_zero_ablated"] == pytest.approx(_loss(lm, {block: lambda _, x: torch.zeros(1)}), rel=1e-6)
+    assert figures["ce_spliced"] == figures["ce_zero_ablated"]
+    assert figures["ce_mean_ablated"] == pytest.approx(_loss(lm, {block: lambda _, x: mean}), rel=1e-6)
+    assert figures["loss_recovered_zero"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_ablating_does_damage_on_a_site_that_matters(lm: LanguageModel) -> None:
+    figures = measure_splicing(lm, _zero_coder(lm, SITE), _batches(lm), torch.zeros(lm.width(SITE))).figures
+    assert figures["kl"] > 0.01
+
+
+@pytest.mark.parametrize("path", ["latents", "skip"])
+def test_a_transcoder_stands_in_for_the_module_between_its_sites(lm: LanguageModel, path: str) -> None:
+    read, written = _ports(lm, READ, WRITTEN)
+    matrix, mean = 0.3 * torch.randn(read.width, written.width), torch.randn(written.width)
+    if path == "latents":
+        coder = _linear_coder(Wiring.transcoder(read, written), matrix)
+    else:
+        coder = _linear_coder(Wiring.transcoder(read, written, skip=True), torch.zeros_like(matrix))
+        assert coder.W_skip is not None
+        coder.W_skip.copy_(matrix.T)
+    figures = measure_splicing(lm, coder, _batches(lm), mean).figures
+    mlp = _blocks(lm)[1].mlp
+    assert figures["ce_spliced"] == pytest.approx(_loss(lm, {mlp: lambda x, _: x @ matrix}), rel=1e-5)
+    assert figures["ce_zero_ablated"] == pytest.approx(_loss(lm, {mlp: lambda _, y: torch.zeros(1)}), rel=1e-6)
+    assert figures["ce_mean_ablated"] == pytest.approx(_loss(lm, {mlp: lambda _, y: mean}), rel=1e-6)
+    assert figures["ce_spliced"] != figures["ce_clean"]
+
+
+def test_a_crosscoder_writes_all_its_sites_from_the_models_own_activations(lm: LanguageModel) -> None:
+    """What it reads at the later site is not yet changed by what it writes at the earlier one."""
+    wiring = Wiring.crosscoder(*_ports(lm, SITE, LATER))
+    coder = _linear_coder(wiring, 0.5 * torch.eye(wiring.d_read))
+    mean = torch.randn(wiring.d_write)
+    figures = measure_splicing(lm, coder, _batches(lm), mean).figures
+    tokens = torch.cat([batch.token_ids for batch in _batches(lm)])
+    clean = lm.capture(tokens, [SITE, LATER])
+    first, second = _blocks(lm)[1:3]
+    halves = {first: lambda _, x: 0.5 * clean[SITE], second: lambda _, x: 0.5 * clean[LATER]}
+    assert figures["ce_spliced"] == pytest.approx(_loss(lm, halves), rel=1e-5)
+    means = dict(zip((first, second), mean.split([port.width for port in wiring.writes]), strict=True))
+    by_hand = _loss(lm, {block: lambda _, x, m=m: m for block, m in means.items()})
+    assert figures["ce_mean_ablated"] == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "skip"),
+    [((SITE,), (SITE,), False), ((READ,), (WRITTEN,), True), ((SITE, LATER), (SITE, LATER), False)],
+    ids=["sae", "skip transcoder", "crosscoder"],
+)
+def test_row_figures_are_those_of_all_rows_together(
+    gpt2: LanguageModel, reads: tuple[str, ...], writes: tuple[str, ...], skip: bool
+) -> None:
     batches = _batches(gpt2)
-    d_model = gpt2.width(SITE)
     cls = architecture("relu")
-    coder = cls(cls.Config(n_latents=63), d_model).requires_grad_(False)
-    rows = [rows_of(batch, gpt2.capture(batch.token_ids, SITE)) for batch in batches]
+    wiring = Wiring(tuple(_ports(gpt2, *reads)), tuple(_ports(gpt2, *writes)), skip)
+    coder = cls(cls.Config(n_latents=63), wiring).requires_grad_(False)
+    coder.b_dec.normal_()
+    if coder.W_skip is not None:
+        coder.W_skip.normal_()
+    sites = list(dict.fromkeys(reads + writes))
+    rows = [rows_of(batch, gpt2.capture(batch.token_ids, sites)) for batch in batches]
     seen: list[tuple[TokenBatch, Rows, Codes]] = []
-    result = measure_rows(coder, SITE, zip(batches, rows, strict=True), lambda *seen_now: seen.append(seen_now))
-    x = torch.cat([batch.activations[SITE] for batch in rows])
-    dense = F.relu((x - coder.b_dec) @ coder.W_enc.T + coder.b_enc)
-    error = x - (dense @ coder.W_dec + coder.b_dec)
+    result = measure_rows(coder, zip(batches, rows, strict=True), lambda *seen_now: seen.append(seen_now))
+
+    whole = {site: torch.cat([batch.activations[site] for batch in rows]) for site in sites}
+    x, y = (torch.cat([whole[site] for site in side], dim=1) for side in (reads, writes))
+    dense = F.relu((x if skip else x - coder.b_dec) @ coder.W_enc.T + coder.b_enc)
+    written = dense @ coder.W_dec + coder.b_dec
+    if coder.W_skip is not None:
+        written = written + x @ coder.W_skip.T
+    error = y - written
     figures = result.measured.figures
     assert result.n_rows == 96
     assert figures["l0"] == pytest.approx((dense > 0).sum().item() / 96)
     assert figures["mse"] == pytest.approx(error.square().sum(1).mean().item(), rel=1e-5)
-    expected = 1 - (error.square().sum() / (x - x.mean(0)).square().sum()).item()
-    assert figures["explained_variance"] == pytest.approx(expected, abs=1e-5)
-    torch.testing.assert_close(result.mean_D, x.mean(0), rtol=1e-5, atol=1e-6)
+    expected = 1 - (error.square().sum() / (y - y.mean(0)).square().sum()).item()
+    assert figures["explained_variance"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    torch.testing.assert_close(result.mean_D, y.mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(result.density_L, (dense > 0).double().mean(0), check_dtype=False)
     assert [len(rows) for _, rows, _ in seen] == [32, 32, 32]
     assert all(math.isfinite(error) for error in result.measured.standard_errors.values())

@@ -1,4 +1,4 @@
-"""Numbers of latents and rows at active entries, and their sums: against loops and against autograd on the dense grid."""
+"""Numbers of latents and rows at active entries, and sums: against loops and against autograd on the dense grid."""
 
 from collections.abc import Callable
 

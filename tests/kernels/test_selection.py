@@ -119,7 +119,9 @@ def test_more_than_there_are_keeps_all_that_count_and_less_than_one_keeps_none(r
     _assert_as_defined(pre, rule)
 
 
-@pytest.mark.parametrize("rule", [TopKOfRow(3), TopKOfRow(3, True), TopKOfBatch(3.0), Above(0.0), GroupMax(9)], ids=_name)
+@pytest.mark.parametrize(
+    "rule", [TopKOfRow(3), TopKOfRow(3, True), TopKOfBatch(3.0), Above(0.0), GroupMax(9)], ids=_name
+)
 def test_no_rows_give_no_codes(rule: Rule) -> None:
     codes = select(torch.zeros(0, 63), rule)
     assert_well_formed(codes, (0, 63))

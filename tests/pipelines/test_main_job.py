@@ -9,9 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
 import unweave
+from unweave.coders import Port
 from unweave.errors import UserError
 from unweave.formats.texts import read_corpus
 from unweave.pipelines.evaluate import evaluate_run
@@ -47,19 +49,91 @@ def test_training_lowers_the_error(run: Run) -> None:
 
 def test_the_results_are_those_of_the_saved_coder_on_held_out_text(run: Run) -> None:
     """Explained variance and L0 worked out again from the files, all rows at once."""
+    _assert_results_are_those_of_the_files(run)
+
+
+def _assert_results_are_those_of_the_files(run: Run) -> None:
     bench = set_up(read_job(str(run.path / "config.toml"), []).recipe)
     coder = unweave.load(run.path)
-    rows = []
+    reads, writes = ([port.site for port in side] for side in (coder.wiring.reads, coder.wiring.writes))
+    read, truth = [], []
     for batch in bench.token_batches(read_corpus(bench.recipe.text).held_out):
-        captured = bench.model.capture(batch.token_ids, [bench.site])[bench.site]
-        rows.append(captured[batch.is_content])
-        if sum(map(len, rows)) >= 1500:
+        captured = bench.model.capture(batch.token_ids, reads + writes)
+        for side, rows in ((reads, read), (writes, truth)):
+            rows.append(torch.cat([captured[site][batch.is_content] for site in side], dim=1))
+        if sum(map(len, read)) >= 1500:
             break
-    x = torch.cat(rows).double()
-    codes = coder.encode(x.float())
-    error = (x - coder.decode(codes)).square().sum() / (x - x.mean(0)).square().sum()
+    x, y = torch.cat(read), torch.cat(truth).double()
+    error = (y - coder(x)).square().sum() / (y - y.mean(0)).square().sum()
     assert run.results["explained_variance"] == pytest.approx(1 - error.item(), abs=1e-5)
-    assert run.results["l0"] == pytest.approx(codes.values.shape[0] / len(x))
+    assert run.results["l0"] == pytest.approx(coder.encode(x).values.shape[0] / len(x))
+
+
+_WIRED = {
+    "transcoder": {"site": "layers.1.mlp_in", "target": "layers.1.mlp_out"},
+    "skip_transcoder": {"site": "layers.1.mlp_in", "target": "layers.1.mlp_out", "skip": True},
+    "crosscoder": {"site": ["layers.0.resid_post", "layers.1.resid_post"]},
+}
+
+
+@pytest.mark.parametrize("kind", _WIRED)
+def test_every_wiring_is_trained_saved_loaded_and_evaluated_from_a_recipe(
+    recipe: dict, kind: str, tmp_path: Path
+) -> None:
+    recipe["training"]["lr"] = 1e-2
+    file = tmp_path / "wired.toml"
+    file.write_text(tomli_w.dumps(recipe | _WIRED[kind]))
+    run = unweave.train(file, out=tmp_path / "run", quiet=True)
+
+    coder = unweave.load(run.path)
+    assert coder.wiring.kind == kind
+    if kind == "crosscoder":
+        assert coder.wiring.reads == coder.wiring.writes == tuple(Port(site, 24) for site in _WIRED[kind]["site"])
+    else:
+        assert coder.wiring.reads == (Port("layers.1.mlp_in", 24),)
+        assert coder.wiring.writes == (Port("layers.1.mlp_out", 24),)
+    assert (coder.W_skip is not None) == (kind == "skip_transcoder")
+    assert read_job(str(run.path / "config.toml"), []) == read_job(str(file), [])
+
+    _assert_results_are_those_of_the_files(run)
+    assert run.curve[-1]["mse"] < 0.8 * run.curve[0]["mse"]
+    assert run.results["explained_variance"] > 0.2
+    assert math.isfinite(run.results["loss_recovered_mean"])
+    assert all(len(record.promoted) == 5 for record in run.latents)
+    assert evaluate_run(run.path, [], QUIET).results == run.results
+    page = (run.path / "report" / "index.html").read_text()
+    assert "layers.1.mlp_in to layers.1.mlp_out" in page or "layers.0.resid_post, layers.1.resid_post" in page
+    assert kind.replace("_", " ") in page
+
+
+def test_a_skip_path_explains_more_than_the_latents_alone(recipe: dict, tmp_path: Path) -> None:
+    recipe["training"]["lr"] = 1e-2
+    explained = {}
+    for kind in ("transcoder", "skip_transcoder"):
+        run = run_job(build_job(recipe | _WIRED[kind]), tmp_path / kind, QUIET)
+        explained[kind] = run.results["explained_variance"]
+    assert explained["skip_transcoder"] > explained["transcoder"] + 0.02
+
+
+@pytest.mark.parametrize("scale", ["unit_square", "sqrt_width", "whiten", "none"])
+def test_every_scale_of_rows_runs_the_same_job(recipe: dict, scale: str, tmp_path: Path) -> None:
+    recipe["coder"]["input_scale"] = scale
+    run = run_job(build_job(recipe), tmp_path / "scaled", QUIET)
+    assert run.coder.config.input_scale == scale
+    _assert_results_are_those_of_the_files(run)
+    assert run.results["explained_variance"] > 0.3
+
+
+def test_dead_latents_are_resampled_in_the_same_job(recipe: dict, tmp_path: Path) -> None:
+    recipe["coder"] = {"type": "relu", "n_latents": 63, "l1_coefficient": 5.0}
+    recipe["training"] |= {"lr": 1e-2, "dead_window": 300, "resample_at": [0.5], "resample_rows": 700}
+    run = run_job(build_job(recipe), tmp_path / "resampled", QUIET)
+    dead = [line["dead_share"] for line in run.curve]
+    half = next(i for i, line in enumerate(run.curve) if line["rows"] > 3000)
+    assert dead[half - 1] > 0.5
+    assert dead[half] < 0.1
+    assert run.curve[-1]["rows"] == 6000
+    assert read_job(str(run.path / "config.toml"), []).recipe.training.resample_at == (0.5,)
 
 
 def test_a_run_is_repeated_bit_for_bit_from_its_own_config(run: Run, tmp_path: Path) -> None:
@@ -92,7 +166,9 @@ def test_evaluating_again_changes_nothing_and_overrides_do(run: Run) -> None:
     assert evaluate_run(run.path, [], QUIET).results == before
 
 
-@pytest.mark.parametrize("override", ["site=layers.0.resid_post", "coder.k=3", "training.rows=7", "model.name=x"])
+@pytest.mark.parametrize(
+    "override", ["site=layers.0.resid_post", "target=layers.0.mlp_out", "coder.k=3", "training.rows=7", "model.name=x"]
+)
 def test_evaluate_refuses_what_would_change_the_training(run: Run, override: str) -> None:
     with pytest.raises(UserError, match="would change what was trained"):
         evaluate_run(run.path, [override], QUIET)
@@ -152,7 +228,8 @@ def test_other_sites_run_the_same_job(recipe: dict, site: str, tmp_path: Path) -
     recipe["site"] = site
     recipe["training"]["rows"] = 1500
     run = run_job(build_job(recipe), tmp_path / "run", QUIET)
-    assert run.coder.origin == (recipe["model"]["name"], site.replace("blocks.1.hook_", "layers.1."))
+    assert run.coder.origin == (recipe["model"]["name"],)
+    assert run.coder.site == site.replace("blocks.1.hook_", "layers.1.")
     assert bool(run.latents[0].promoted) == (site != "layers.0.mlp_in")
 
 
@@ -192,6 +269,10 @@ def test_text_shorter_than_the_run_is_read_again(recipe: dict, tmp_path: Path) -
     ("section", "key", "value", "says"),
     [
         (None, "site", "layers.7.resid_post", "has no site 'layers.7.resid_post'"),
+        (None, "site", ["layers.0.resid_post", "layers.7.resid_post"], "has no site 'layers.7.resid_post'"),
+        (None, "site", ["layers.0.resid_post", "blocks.0.hook_resid_post"], "the sites of a coder must differ"),
+        (None, "target", "layers.1.mlp_ot", "has no site 'layers.1.mlp_ot'"),
+        (None, "target", "layers.1.resid_post", "the sites of a coder must differ, got layers.1.resid_post"),
         ("model", "name", "./missing", "no model folder './missing'"),
         ("text", "source", "missing.txt", "no text 'missing.txt'"),
         ("packing", "context", 64, "longer than the 63 tokens"),

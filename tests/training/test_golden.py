@@ -24,7 +24,9 @@ def test_two_hundred_steps_reproduce_the_committed_curve(name: str) -> None:
         if is_same_kind:
             assert curve[key] == expected, key
         else:
-            torch.testing.assert_close(torch.tensor(curve[key]), torch.tensor(expected), rtol=_ELSEWHERE, atol=_ELSEWHERE)
+            torch.testing.assert_close(
+                torch.tensor(curve[key]), torch.tensor(expected), rtol=_ELSEWHERE, atol=_ELSEWHERE
+            )
 
 
 @pytest.mark.parametrize("name", ["topk", "batch_topk", "jumprelu"])
@@ -34,4 +36,6 @@ def test_the_rounded_proposal_trains_as_the_exact_product_does(name: str, monkey
         monkeypatch.setattr(cpu, "WORTH", worth)
         curves.append(golden_run.curve(name))
     for key, rounded in curves[0].items():
-        torch.testing.assert_close(torch.tensor(rounded), torch.tensor(curves[1][key]), rtol=_ELSEWHERE, atol=_ELSEWHERE)
+        torch.testing.assert_close(
+            torch.tensor(rounded), torch.tensor(curves[1][key]), rtol=_ELSEWHERE, atol=_ELSEWHERE
+        )

@@ -340,6 +340,7 @@ def test_dead_latents_are_resampled_at_their_time_from_rows_that_are_not_trained
         if report.step == 10:
             assert dead_before is not None
             assert not set(dead) & set(dead_before), "they count as if they had fired"
+            assert trainee.dead.ids.tolist() == [], "for the losses of dead latents too, before the next look"
             assert (trainee.coder.b_enc[dead_before].abs() <= 2 * RESAMPLING.lr).all(), "set to 0, and a step since"
             assert stream.n_taken == 21, "ten batches of 100 rows were only looked at"
             assert report.rows == 1100

@@ -120,7 +120,7 @@ def truth(
     json: Annotated[Path | None, typer.Option(help="Also write all figures to this file.")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train every architecture on synthetic rows for equal steps and mark each against the features they are made of."""
+    """Train every architecture on synthetic rows for equal steps, and mark each against the features in them."""
     from unweave.pipelines.progress import Watch
 
     watch = Watch(quiet=quiet)

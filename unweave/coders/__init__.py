@@ -4,7 +4,17 @@ from unweave.coders.base import CoderConfig, CoderStep, Moment, Origin, SparseCo
 from unweave.coders.wiring import Port, Wiring
 from unweave.registry import classes_in, lookup
 
-__all__ = ["CoderConfig", "CoderStep", "Moment", "Origin", "Port", "SparseCoder", "Wiring", "architecture", "architectures"]
+__all__ = [
+    "CoderConfig",
+    "CoderStep",
+    "Moment",
+    "Origin",
+    "Port",
+    "SparseCoder",
+    "Wiring",
+    "architecture",
+    "architectures",
+]
 
 
 def architectures() -> dict[str, type[SparseCoder]]:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.coders.base import CoderConfig, CoderStep, Moment, SparseCoder, mean_squared_error
+from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
 from unweave.coders.dead_loss import AuxKConfig, aux_losses
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError

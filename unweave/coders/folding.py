@@ -72,13 +72,11 @@ def _mean(scaling: Scaling, width: int, like: Tensor) -> Tensor:
 
 def _after(weights: Tensor, scalings: list[Scaling], widths: list[int]) -> Tensor:
     """Weights on x from weights on z: each site's columns times M, transposed."""
-    parts = weights.split(widths, dim=1)
-    return torch.cat([p * s.factor if s.matrix is None else p @ s.matrix.to(p).T for p, s in zip(parts, scalings)], 1)
+    pairs = zip(weights.split(widths, dim=1), scalings, strict=True)
+    return torch.cat([p * s.factor if s.matrix is None else p @ s.matrix.to(p).T for p, s in pairs], 1)
 
 
 def _before(weights: Tensor, scalings: list[Scaling], widths: list[int]) -> Tensor:
     """Rows in units of x from rows in units of z: each site's columns times the inverse of M."""
-    parts = weights.split(widths, dim=1)
-    return torch.cat(
-        [p / s.factor if s.matrix is None else p @ torch.linalg.inv(s.matrix).to(p) for p, s in zip(parts, scalings)], 1
-    )
+    pairs = zip(weights.split(widths, dim=1), scalings, strict=True)
+    return torch.cat([p / s.factor if s.matrix is None else p @ torch.linalg.inv(s.matrix).to(p) for p, s in pairs], 1)

@@ -36,7 +36,7 @@ class GatedConfig(CoderConfig):
 
     variant: Literal["paper", "norm_weighted"] = "paper"
     """Which published form: paper (unit decoder rows) or norm_weighted (penalty counts the norm of decoder rows)."""
-    l1_coefficient: float = 0.1
+    l1_coefficient: float = 0.2
     """Weight of the sparsity penalty on the gate; higher means fewer active latents."""
     l1_warm_up: float = 0.05
     """Share of the run over which the penalty rises from 0."""

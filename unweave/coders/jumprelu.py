@@ -15,8 +15,8 @@ the run. It is one of
     target_l0    (sum_i 1[h_i > theta_i] / target - 1)^2, which aims at a number of active latents of each row
     tanh         sum_i tanh(tanh_scale * f_i |w_i|)      whose gradient reaches all that f depends on
 
-(dictionary_learning squares the mean over rows instead) and pre_act = pre_act_coefficient * sum_i relu(theta_i - h_i) |w_i|, which pulls silent latents towards their threshold
-(``pre_act_dead_only``: of dead latents alone, as SAELens has it).
+(dictionary_learning squares the mean over rows). pre_act, pre_act_coefficient * sum_i relu(theta_i - h_i) |w_i|, pulls
+silent latents towards their threshold; with ``pre_act_dead_only`` dead ones alone, as in SAELens.
 
 ``gdm`` (Rajamanoharan et al. 2024, arXiv 2407.14435): step penalty, theta from 0.001 and epsilon 0.001 for rows of mean
 square norm 1, unit decoder rows. theta itself is trained, not below 0; as exp(t) it would hardly move in a short run.
@@ -30,8 +30,8 @@ latents; ``decoder_init_norm`` and ``encoder_init_gain`` rescale them. b_enc sta
 threshold tanh costs tanh_scale * |w| for each unit of f, so entries with f |w| under half of sparsity_coefficient *
 tanh_scale go: the weight is in units of activations, and has to grow with the root of the width.
 
-Thresholds learn from all entries within epsilon / 2, so a step costs those. With epsilon 2 that is nearly all entries at
-first, and the dense route.
+Thresholds learn from all entries within epsilon / 2, so a step costs those too. With epsilon 2 they are nearly all of
+B x L for much of a run, so that a step costs as much as a dense one or more.
 """
 
 from dataclasses import dataclass
@@ -74,8 +74,8 @@ class JumpReluConfig(CoderConfig):
     pre_act_dead_only: bool = False
     """Whether that loss is for dead latents alone."""
     start_l0: int = PUBLISHED
-    """b_enc starts so that so many latents fire per row, each equally often; 0 leaves it as it is. Default 0 (gdm), or a
-    quarter of the latents, at most 10,000 (anthropic)."""
+    """b_enc starts so that so many latents fire per row, each equally often; 0 leaves it as it is. Default 0 (gdm), or
+    a quarter of the latents, at most 10,000 (anthropic)."""
 
     def __post_init__(self) -> None:
         self._fill(penalty="tanh" if self.variant == "anthropic" else "step")

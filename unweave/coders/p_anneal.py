@@ -8,8 +8,7 @@ counts latents rather than their activations and shrinks them less.
 
 With each step of p, alpha is multiplied by sum f^p_old / sum f^p_new, so that the size of the penalty does not jump. We
 take the sums over the batch of that step; the authors' code takes the mean over ten batches, and also offers the p-th
-root of the sum of each row, which the paper does not use. The whole penalty rises linearly from 0 over the first
-``l_warm_up`` of the run.
+root of each row's sum. The whole penalty rises linearly from 0 over the first ``l_warm_up`` of the run.
 """
 
 from dataclasses import dataclass

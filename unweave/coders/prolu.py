@@ -31,7 +31,7 @@ from unweave.types import Codes
 class ProluConfig(CoderConfig):
     """Settings of a ProLU coder."""
 
-    variant: Literal["relu", "ste"] = "ste"
+    variant: Literal["relu", "ste"] = "relu"
     """Which made-up gradient the bias gets: relu or ste."""
     l_coefficient: float = 0.1
     """Weight of the sparsity penalty; higher means fewer active latents."""

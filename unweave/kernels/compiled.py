@@ -62,7 +62,7 @@ def number(value: Any) -> Any:
 
 def _number(value):  # type: ignore[no-untyped-def]
     if value == types.uint16:
-        return lambda value: _float_of_bits(np.uint32(value) << np.uint32(16))
+        return lambda value: _float_of_bits(np.uint32(value) << np.uint32(16))  # pyright: ignore[reportCallIssue]
     return lambda value: value
 
 

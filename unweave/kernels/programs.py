@@ -31,10 +31,20 @@ def wide(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
+def ceil_div(n: int, by: int) -> int:
+    """How many pieces of a length make up n."""
+    return -(-n // by)
+
+
+def power_of_2(n: int) -> int:
+    """The least power of 2 that is no less than n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
 def block_of(width: int, longest: int) -> int:
     """The largest power of 2 up to ``longest`` that leaves at most an eighth of the last block empty, or 64."""
     block = longest
-    while block > 64 and triton.cdiv(width, block) * block > 1.125 * width:
+    while block > 64 and ceil_div(width, block) * block > 1.125 * width:
         block //= 2
     return block
 

@@ -17,12 +17,11 @@ first pass has 2048 pieces beside the 65,536 runs, and most programs of it end a
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unweave.kernels.programs import n_warps, program, slice_of, sum_type, wide
+from unweave.kernels.programs import ceil_div, n_warps, power_of_2, program, slice_of, sum_type, wide
 
 PIECE = 128
 """Entries of a piece."""
@@ -39,10 +38,10 @@ def run_sum(
     n, width, n_entries = starts.shape[0], source.shape[1], ids.shape[0]
     weights, source = weights.contiguous(), source.contiguous()
     block = slice_of(source)
-    entries = min(16, max(4, triton.next_power_of_2(n_entries // max(1, n))))
+    entries = min(16, max(4, power_of_2(n_entries // max(1, n))))
     sizes: dict[str, Any] = {"ENTRIES": entries, "BLOCK": block, "PIECE": PIECE, "SUM": sum_type(source)}
     sizes["num_warps"] = n_warps(entries * block, 16)
-    columns = triton.cdiv(width, block)
+    columns = ceil_div(width, block)
     n_pieces = 0 if runs is None else n_entries // PIECE
     pieces = torch.empty(n_pieces, width, dtype=wide(source), device=source.device)
     if n_pieces:

@@ -34,7 +34,9 @@ class LatentEdit(NamedTuple):
 
     def __call__(self, x: Float[Tensor, "N T D"]) -> Float[Tensor, "N T D"]:
         if self.coder.wiring.kind != "sae":
-            raise UserError(f"a latent edit needs a coder that writes the site it reads, got a {self.coder.wiring.kind}")
+            raise UserError(
+                f"a latent edit needs a coder that writes the site it reads, got a {self.coder.wiring.kind}"
+            )
         if x.shape[-1] != self.coder.d_model:
             raise UserError(f"this coder reads rows of width {self.coder.d_model}, the site has width {x.shape[-1]}")
         rows = x.flatten(0, 1).to(self.coder.W_dec.dtype)

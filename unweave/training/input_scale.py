@@ -2,7 +2,7 @@
 
 ``unit_spread``: mean square distance to the mean row is 1. ``unit_square``: mean square norm is 1 (Rajamanoharan et al.
 2024, arXiv 2407.14435). ``sqrt_width``: the mean norm is the root of the width (Conerly et al. 2024). ``whiten``: the
-covariance is the identity over the width, along the principal axes and back (arXiv 2511.13981), so that the spread is 1.
+covariance is the identity over the width (arXiv 2511.13981), so that the spread is 1; axes keep their meaning.
 """
 
 import torch

@@ -164,7 +164,7 @@ def train(trainees: list[Trainee], batches: Iterable[Batch], config: TrainingCon
 def take_step(
     trainee: Trainee, batch: Batch, step: int, config: TrainingConfig, *, is_logged: bool
 ) -> dict[str, float]:
-    """One step of one coder; returns its live figures where the step is logged, for which a GPU has to be waited for."""
+    """One step of one coder; returns its live figures where the step is logged, which makes a GPU wait."""
     coder, progress = trainee.coder, step / config.n_steps
     x_BD, y_BD = trainee.rows(batch)
     result = coder.loss(x_BD, y_BD, Moment(progress, trainee.dead.ids))

@@ -15,7 +15,6 @@ from torch import Tensor
 from unweave.coders import SparseCoder
 from unweave.kernels.adam_rows import adam_rows, radial_parts
 
-
 _OF_THE_OUTPUT = ("b_dec", "W_skip")
 """Parameters whose rows belong to what is written, of which there may be as many as latents."""
 

@@ -1,22 +1,26 @@
 """The path for GPUs, here: on CPU tensors through Triton's interpreter, or with TRITON_INTERPRET=0 on a GPU itself."""
 
+import os
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import torch
 
+from unweave import types
 from unweave.kernels import density, device
 from unweave.types import Codes
 
-triton = pytest.importorskip("triton", reason="Triton has no build for this system")
-IS_INTERPRETED = triton.knobs.runtime.interpret
+collect_ignore_glob = [] if find_spec("triton") else ["test_*.py"]  # Triton has no builds but for Linux
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 @pytest.fixture(autouse=True)
 def _gpu_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sends every operation down the path for GPUs, however full the codes are."""
     monkeypatch.setattr(device, "GPUS", {"cuda", "cpu"} if IS_INTERPRETED else {"cuda"})
+    monkeypatch.setattr(types, "_SORTED_BY_NUMPY", set())
     monkeypatch.setattr(density, "DENSE_FROM", 2.0)
     with torch.device("cpu" if IS_INTERPRETED else "cuda"):
         yield
@@ -47,15 +51,15 @@ def _quick_interpreter() -> Iterator[None]:
 @pytest.fixture(params=["sparse", "with hot latents", "with empty rows", "full", "no entry"])
 def codes(request: pytest.FixtureRequest, make_codes: Callable[..., Codes]) -> Codes:
     """Codes in float64 of odd shapes, some of whose values are explicit zeros."""
-    mask = torch.rand(31, 63) < 0.08
+    mask = torch.rand(23, 31) < 0.08
     if request.param == "with hot latents":
-        mask[:, [0, 7, 62]] = True
-        mask[3:29, 8] = True
+        mask[:, [0, 7, 30]] = True
+        mask[3:21, 8] = True
     elif request.param == "with empty rows":
-        mask[[0, 1, 15, 30]] = False
-        mask[:, [0, 7, 8, 62]] = False
+        mask[[0, 1, 15, 22]] = False
+        mask[:, [0, 7, 8, 30]] = False
     elif request.param == "full":
-        mask = torch.ones(5, 63, dtype=torch.bool)
+        mask = torch.ones(5, 31, dtype=torch.bool)
     elif request.param == "no entry":
         mask[:] = False
     made = make_codes(*mask.shape, mask=mask)

@@ -51,6 +51,7 @@ def test_a_step_is_that_of_the_definition(
         torch.testing.assert_close(tensor, plain[name], rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the interpreter, about what is masked
 @pytest.mark.parametrize("scale", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("longest", [8192, 4])
 def test_a_scale_that_is_not_finite_changes_nothing(

@@ -9,11 +9,10 @@ import math
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from unweave.kernels.programs import block_of, n_warps, program, sum_type, wide
+from unweave.kernels.programs import block_of, ceil_div, n_warps, power_of_2, program, sum_type, wide
 
 LONGEST = 8192
 """Width up to which a program holds a whole row."""
@@ -46,8 +45,8 @@ def adam_rows(
     (beta1, beta2), step, norm = options["betas"], options["step"], options["norm"]
     n, width = weights.shape
     keeps_whole = norm != "free" and width <= LONGEST
-    block = triton.next_power_of_2(width) if keeps_whole else block_of(width, 1024)
-    _adam[(n, triton.cdiv(width, block))](
+    block = power_of_2(width) if keeps_whole else block_of(width, 1024)
+    _adam[(n, ceil_div(width, block))](
         weights,
         gradient.contiguous(),
         mean,

@@ -1,7 +1,7 @@
 """Rounding rows and weights to bfloat16, and how far the rounded product can be from the exact one.
 
-With x = x' + dx and w = w' + dw, ``|x.w - x'.w'| <= |dx| |w| + |x'| |dw|`` (Cauchy-Schwarz). Sums in float32 add at most
-``D * 2**-23 * |x| |w|`` for each of the two products, the proposed and the exact one (Higham 2002, section 3.1).
+With x = x' + dx and w = w' + dw, ``|x.w - x'.w'| <= |dx| |w| + |x'| |dw|`` (Cauchy-Schwarz). Sums in float32 add at
+most ``D * 2**-23 * |x| |w|`` for each of the two products, the proposed and the exact one (Higham 2002, section 3.1).
 With r = max |dw|/|w| over latents, all of it is at most ``|w| * (|dx| + |x| * (1 + r) * (r + 2 D 2**-23))``. The
 instructions for bfloat16 take subnormal numbers for 0, which counts as rounding here.
 """

@@ -5,12 +5,11 @@ of ``right``, so each of its rows comes from memory once, and ``left``, which is
 of rows it would be the other way round, and with 4 entries for each latent four times the memory traffic.
 """
 
-import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.kernels.programs import block_of, n_warps, program, sum_type
+from unweave.kernels.programs import block_of, ceil_div, n_warps, program, sum_type
 from unweave.types import Codes
 
 _ENTRIES = 16
@@ -22,7 +21,7 @@ def sampled_dot(codes: Codes, left: Float[Tensor, "B D"], right: Float[Tensor, "
     n, width = entries.shape[0], left.shape[1]
     out = left.new_empty(n)
     block = block_of(width, 128)
-    _sampled_dot[(triton.cdiv(n, _ENTRIES),)](
+    _sampled_dot[(ceil_div(n, _ENTRIES),)](
         left.contiguous(),
         right.contiguous(),
         entries,

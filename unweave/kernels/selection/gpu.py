@@ -12,7 +12,7 @@ So the matrix comes from memory once and an eighth.
 Why not ``torch.topk``? It selects by radix too, but reads every row once for each digit and again to gather, sorts what
 it found by value where codes need the order of latents, and leaves open which of equal numbers it keeps; in bfloat16
 many are equal. Xie et al. 2025 (RTop-K, arXiv 2409.00822) search each row for its threshold instead, as is done here,
-and are 7 times as fast as it on average, for rows of up to a few thousand.
+and report an average speed-up of up to 7.29.
 
 **Batch.** The cut is the n-th largest key of all. It is found by digits of 16 bits, one for bfloat16 and two for
 float32: a histogram of the digit over the keys that reach the bound, again from group maxima, then the next digit among
@@ -25,11 +25,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unweave.kernels.programs import n_warps, sum_type
+from unweave.kernels.programs import ceil_div, n_warps, power_of_2, sum_type
 from unweave.kernels.selection import passes
 from unweave.kernels.selection.rules import Above, GroupMax, Rule, TopKOfBatch, TopKOfRow
 from unweave.types import Codes
@@ -54,7 +53,7 @@ def select(pre: Float[Tensor, "B L"], rule: Rule) -> Codes:
         case TopKOfRow(k, signed):
             return _top_k_of_row(pre, min(k, pre.shape[1]), signed)
         case TopKOfBatch(k):
-            return _top_k_of_batch(pre, k)
+            return _top_k_of_batch(pre, float(k))
         case Above(threshold):
             return _above(pre, threshold)
         case GroupMax(n_groups):
@@ -74,7 +73,7 @@ class _Groups:
         width = n_latents / (GROUPS_PER_ENTRY * max(1.0, wanted))
         width = max(8, 2 ** math.floor(math.log2(max(width, n_latents / 8192, 1))))
         width = min(width, 1024)
-        return cls(triton.cdiv(n_latents, width), width)
+        return cls(ceil_div(n_latents, width), width)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -88,13 +87,13 @@ def _top_k_of_row(pre: Float[Tensor, "B L"], k: int, signed: bool) -> Codes:
     cuts, (quotas, counts) = _new_keys(pre, n_rows), _new_counts(pre, 2)
     options = {"BITS": _bits(pre), "SIGNED": signed}
     if n_latents <= WHOLE:
-        groups, listed, found = _Groups.of(n_latents, 1), None, cuts
+        groups, listed, found = _Groups.of(n_latents, 1.0), None, cuts
         space = next(n for n in (256, 1024, WHOLE) if n >= n_latents)
     else:
-        groups = _Groups.of(n_latents, k)
+        groups = _Groups.of(n_latents, float(k))
         bounds = _new_keys(pre, n_rows)
         listed = _list_groups(pre, groups, _group_maxima(pre, groups, signed), bounds, k)
-        space = min(SPACE[1], max(SPACE[0], triton.next_power_of_2(4 * k)))
+        space = min(SPACE[1], max(SPACE[0], power_of_2(4 * k)))
         found = _new_keys(pre, n_rows, space)
         passes.collect[(n_rows,)](
             pre, *listed, bounds, found, counts, n_latents, groups.n, SPACE=space, SIGNED=signed, **groups.sizes
@@ -126,7 +125,7 @@ def _top_k_of_batch(pre: Float[Tensor, "B L"], k: float) -> Codes:
 
 def _group_maxima(pre: Float[Tensor, "B L"], groups: _Groups, signed: bool) -> Int[Tensor, "B G"]:
     maxima = _new_keys(pre, pre.shape[0], groups.n)
-    grid = (pre.shape[0] * triton.cdiv(groups.n, groups.sizes["GROUPS"]),)
+    grid = (pre.shape[0] * ceil_div(groups.n, groups.sizes["GROUPS"]),)
     passes.group_maxima[grid](pre, maxima, pre.shape[1], groups.n, SIGNED=signed, **groups.sizes | {"num_warps": 4})
     return maxima
 
@@ -135,7 +134,7 @@ def _list_groups(
     pre: Tensor, groups: _Groups, maxima: Int[Tensor, "B G"], bounds: Int[Tensor, " _"], k: int = 0
 ) -> Listed:
     listed = torch.empty(maxima.shape, dtype=torch.int32, device=pre.device), *_new_counts(pre, 1)
-    every = triton.next_power_of_2(groups.n)
+    every = power_of_2(groups.n)
     passes.list_groups[(len(maxima),)](
         maxima,
         bounds,
@@ -154,7 +153,7 @@ def _bound_of_batch(pre: Tensor, maxima: Int[Tensor, "B G"], wanted: int) -> Int
     """A key that ``wanted`` groups reach, rounded down to its highest digit; 0 where fewer hold a positive number."""
     shift = max(0, _bits(pre) - _DIGIT)
     bins = _new_bins(pre, _bits(pre) - shift)
-    passes.count_maxima[(triton.cdiv(maxima.numel(), 1024),)](maxima, bins, maxima.numel(), SHIFT=shift, BLOCK=1024)
+    passes.count_maxima[(ceil_div(maxima.numel(), 1024),)](maxima, bins, maxima.numel(), SHIFT=shift, BLOCK=1024)
     return _reached(bins, torch.full((1,), wanted, device=pre.device))[0].to(maxima.dtype) << shift
 
 
@@ -223,11 +222,11 @@ def _above(pre: Float[Tensor, "B L"], threshold: Tensor | float) -> Codes:
 def _group_max(pre: Float[Tensor, "B L"], n_groups: int) -> Codes:
     n_rows, n_latents = pre.shape
     width = n_latents // n_groups
-    block = min(1024, triton.next_power_of_2(width))
-    in_tile = min(triton.next_power_of_2(n_groups), max(1, TILE // block))
+    block = min(1024, power_of_2(width))
+    in_tile = min(power_of_2(n_groups), max(1, TILE // block))
     values = pre.new_empty(n_rows * n_groups)
     ids = torch.empty(n_rows * n_groups, dtype=torch.int64, device=pre.device)
-    grid = (n_rows * triton.cdiv(n_groups, in_tile),)
+    grid = (n_rows * ceil_div(n_groups, in_tile),)
     warps = n_warps(block * in_tile, 16)
     passes.largest_of_groups[grid](
         pre, values, ids, n_latents, n_groups, width, WIDTH=block, GROUPS=in_tile, num_warps=warps

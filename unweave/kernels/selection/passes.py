@@ -220,8 +220,9 @@ def count_digits(  # type: ignore[no-untyped-def]
     for first in range(0, n, GROUPS):
         _, value = tile_of(pre, lists, row, first, n, n_latents, n_groups, WIDTH, GROUPS, True)
         keys = key_of(value, False)
-        counted = (keys >= least) & ((keys >> (SHIFT + DIGIT)) == higher)
-        tl.atomic_add(bins + ((keys >> SHIFT) & ((1 << DIGIT) - 1)), 1, mask=counted, sem="relaxed")
+        upper = keys >> SHIFT
+        counted = (keys >= least) & ((upper >> DIGIT) == higher)
+        tl.atomic_add(bins + (upper - (higher << DIGIT)), 1, mask=counted, sem="relaxed")
 
 
 @program

@@ -17,7 +17,7 @@ from unweave.kernels.compiled import dot, loop, number, parallel
 
 @parallel
 def top_k(q, low, high, tiny, bias, size, slack, rounding, is_exact, x, W, k, signed, ids, values, counts):  # type: ignore[no-untyped-def]
-    """The k largest positive entries of each row, or the k largest magnitudes; ``tiny`` is the least positive number."""
+    """The k largest positive entries of each row, or the k largest magnitudes; ``tiny`` is the least number above 0."""
     n_latents = q.shape[1]
     n_lanes = min(n_latents, max(256, 8 * k))
     for b in numba.prange(q.shape[0]):
