@@ -80,8 +80,8 @@ def main() -> None:
 def _load_compiled_code(architecture_name: str, shape: Shape, prepared: Prepared) -> None:
     """A step on a part of everything, so that compiling and loading kernels is not counted as memory of a step."""
     small = Shape(shape.D, min(1024, shape.L), min(256, shape.B), min(8, shape.K))
-    weights = (weights[: small.L] for weights in (prepared.W_enc_LD, prepared.W_dec_LD))
-    part = Prepared(prepared.rows_ND[: 2 * small.B], *weights, prepared.b_dec_D, prepared.cut)
+    W_enc, W_dec = prepared.W_enc_LD[: small.L], prepared.W_dec_LD[: small.L]
+    part = prepared._replace(rows_ND=prepared.rows_ND[: 2 * small.B], W_enc_LD=W_enc, W_dec_LD=W_dec)
     make_step(architecture_name, small, part)()
 
 

@@ -209,3 +209,9 @@ def test_what_cannot_be_is_refused(settings: dict[str, float], message: str) -> 
 def test_a_sample_of_no_rows_is_refused() -> None:
     with pytest.raises(UserError, match="at least 1 row, got 0"):
         SyntheticData(SyntheticConfig()).sample(0, _generator())
+
+
+def test_a_coder_of_the_same_seed_does_not_start_at_the_features() -> None:
+    data = SyntheticData(SyntheticConfig(n_features=63, d_model=20, seed=7, orthogonal_turns=0))
+    drawn = torch.nn.functional.normalize(torch.randn(63, 20, generator=_generator(7)), dim=1)
+    assert (drawn * data.features_FD).sum(1).abs().max() < 0.9

@@ -237,7 +237,9 @@ def test_a_start_in_a_subspace_holds_for_the_small_encoder_too() -> None:
 def test_each_form_brings_its_own_defaults() -> None:
     gdm, anthropic = JumpReluConfig(), JumpReluConfig(variant="anthropic", n_latents=100_000)
     assert (gdm.penalty, gdm.input_scale, gdm.decoder_norm, gdm.centre) == ("step", "unit_square", "unit", False)
-    assert (gdm.threshold_start, gdm.bandwidth, gdm.pre_act_coefficient, gdm.start_l0) == (0.001, 0.001, 0.0, 0)
+    assert (gdm.pre_act_coefficient, gdm.start_l0) == (0.0, 0)
+    at_width_2500 = JumpRelu(gdm, Wiring.sae(2500)).config
+    assert at_width_2500.threshold_start == at_width_2500.bandwidth == pytest.approx(0.001), "as published"
     assert (anthropic.penalty, anthropic.input_scale, anthropic.decoder_norm) == ("tanh", "sqrt_width", "free")
     assert (anthropic.threshold_start, anthropic.bandwidth, anthropic.tanh_scale) == (0.1, 2.0, 4.0)
     assert (anthropic.pre_act_coefficient, anthropic.sparsity_warm_up, anthropic.start_l0) == (3e-6, 1.0, 10_000)

@@ -12,7 +12,7 @@ from unweave.coders import Wiring, architecture
 from unweave.training.loop import TrainingConfig, new_trainee, train
 
 FOLDER = Path(__file__).parent / "golden"
-STEPS, BATCH, WIDTH, N_FEATURES, N_LATENTS = 200, 256, 32, 63, 72
+STEPS, BATCH, WIDTH, N_FEATURES, N_LATENTS = 200, 256, 32, 63, 80
 SITE = "synthetic"
 
 

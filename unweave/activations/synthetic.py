@@ -25,6 +25,10 @@ from unweave.errors import UserError
 from unweave.types import Codes, SyntheticRows
 
 
+_STREAM = 1_000_003
+"""Added to the config's seed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
     """Which features there are, and when they fire."""
@@ -113,7 +117,8 @@ class SyntheticData:
     """A source of rows whose features are known; the same config has the same features on every device."""
 
     def __init__(self, config: SyntheticConfig, device: str | torch.device = "cpu") -> None:
-        generator = torch.Generator().manual_seed(config.seed)
+        # a stream of its own: a coder drawn from the same seed would otherwise start at the features themselves
+        generator = torch.Generator().manual_seed(_STREAM + config.seed)
         forest, n_features = config.forest, config.n_features
         features_FD = spread_out(unit_directions(n_features, config.d_model, generator), config.orthogonal_turns)
         loadings_FR = random_loadings(n_features, config.correlation_rank, config.correlation_scale, generator)

@@ -19,7 +19,9 @@ the run. It is one of
 silent latents towards their threshold; with ``pre_act_dead_only`` dead ones alone, as in SAELens.
 
 ``gdm`` (Rajamanoharan et al. 2024, arXiv 2407.14435): step penalty, theta from 0.001 and epsilon 0.001 for rows of mean
-square norm 1, unit decoder rows. theta itself is trained, not below 0; as exp(t) it would hardly move in a short run.
+square norm 1, unit decoder rows. Pre-activations of such rows fall with the width d as 1/sqrt(d), so the defaults here
+are 0.05/sqrt(d), which is 0.001 at the paper's widths; at width 32 a window of 0.001 sees so few entries that
+thresholds wander. theta itself is trained, not below 0; as exp(t) it would hardly move in a short run.
 
 ``anthropic`` (Conerly et al., Circuits Updates, January 2025): tanh penalty with scale 4, rising over the whole run,
 pre_act with 3e-6, theta = 0.1 exp(t) with t from 0, epsilon 2 for rows of mean norm sqrt(D), free decoder norms. Here
@@ -34,7 +36,7 @@ Thresholds learn from all entries within epsilon / 2, so a step costs those too.
 B x L for much of a run, so that a step costs as much as a dense one or more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import torch
@@ -47,6 +49,9 @@ from unweave.errors import UserError
 from unweave.kernels.latent_values import latent_values, row_sum
 from unweave.kernels.selection import Above
 from unweave.types import Codes
+
+_GDM_WINDOW = 0.05
+"""Start of thresholds and bandwidth of gdm, for rows whose entries have a root mean square of 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +71,10 @@ class JumpReluConfig(CoderConfig):
     tanh_scale: float | None = None
     """How steeply penalty="tanh" rises with an activation."""
     threshold_start: float = PUBLISHED
-    """Where thresholds start, in units of scaled rows."""
+    """Where thresholds start, in units of scaled rows. Default: 0.1 (anthropic), or 0.05 over the root of the width."""
     bandwidth: float = PUBLISHED
-    """Width of the window about a threshold in which entries move it, in units of scaled rows."""
+    """Width of the window about a threshold in which entries move it, in those units. Default: 2 (anthropic), or 0.05
+    over the root of the width."""
     pre_act_coefficient: float = PUBLISHED
     """Weight of the loss that pulls silent latents towards their threshold; 0 turns it off."""
     pre_act_dead_only: bool = False
@@ -87,7 +93,7 @@ class JumpReluConfig(CoderConfig):
             self._fill(sparsity_coefficient=0.5, sparsity_warm_up=1.0, threshold_start=0.1, bandwidth=2.0)
             self._fill(pre_act_coefficient=3e-6, start_l0=min(10_000, self.n_latents // 4))
             self._fill(decoder_norm="free", input_scale="sqrt_width", decoder_init_norm=3**-0.5)
-        self._fill(sparsity_coefficient=3e-3, sparsity_warm_up=0.1, threshold_start=0.001, bandwidth=0.001)
+        self._fill(sparsity_coefficient=3e-3, sparsity_warm_up=0.1)
         self._fill(pre_act_coefficient=0.0, start_l0=0)
         self._fill(input_scale="unit_square", centre=False)
         super().__post_init__()
@@ -124,6 +130,10 @@ class JumpRelu(SparseCoder):
     threshold: Tensor
 
     def __init__(self, config: JumpReluConfig, wiring: Wiring) -> None:
+        # the root mean square of an entry of a scaled row
+        unit = 1.0 if config.input_scale == "sqrt_width" else wiring.d_read**-0.5
+        unset = [name for name in ("threshold_start", "bandwidth") if getattr(config, name) is None]
+        config = replace(config, **dict.fromkeys(unset, _GDM_WINDOW * unit))
         super().__init__(config, wiring)
         start = torch.full((config.n_latents,), config.threshold_start)
         if config.variant == "gdm":

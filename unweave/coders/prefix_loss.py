@@ -36,7 +36,9 @@ def prefix_loss(
     their latents.
     """
     start_BD = coder.b_dec.expand_as(y_BD) if coder.W_skip is None else coder.b_dec + x_BD @ coder.W_skip.T
-    counts = torch.bincount(codes.row_ids * n_groups + groups_E, minlength=codes.n_rows * n_groups)
+    slots_E = codes.row_ids * n_groups + groups_E
+    # bincount would make a GPU tell the largest slot
+    counts = slots_E.new_zeros(codes.n_rows * n_groups).scatter_add_(0, slots_E, torch.ones_like(slots_E))
     grouped = Codes(codes.values, codes.latent_ids, F.pad(counts.cumsum(0), (1, 0)), codes.n_latents)
     learns = torch.is_grad_enabled()
     return _PrefixLoss.apply(codes.values, coder.W_dec, start_BD, y_BD, codes, grouped, n_groups, learns)

@@ -73,7 +73,8 @@ class Switch(SparseCoder):
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         codes, p_BE, experts_B = self._route(x_BD)
         y_hat_BD = self.reconstruct(codes, x_BD)
-        sent_E = F.one_hot(experts_B, self.config.n_experts).to(p_BE).mean(0)
+        every_E = torch.arange(self.config.n_experts, device=experts_B.device)
+        sent_E = (experts_B[:, None] == every_E).to(p_BE).mean(0)
         balance = self.config.n_experts * (sent_E * p_BE.mean(0)).sum()
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD), "balance": self.config.balance_coefficient * balance}
         return CoderStep(losses, codes, y_hat_BD)

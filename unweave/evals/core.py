@@ -51,6 +51,7 @@ def measure_rows(
     for batch, rows in batches:
         x, y = (_side_by_side(coder, rows.activations, ports) for ports in (coder.wiring.reads, coder.wiring.writes))
         codes = coder.encode(x)
+        codes = codes.where(codes.values != 0)  # a GPU's codes may have explicit zeros, which are not active
         coded = CodedRows(y, codes, coder.reconstruct(codes, x))
         for metric in (reconstruction, l0, density):
             metric.update(coded)

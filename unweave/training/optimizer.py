@@ -33,9 +33,7 @@ class CoderAdam:
         self.betas = betas
         self.eps = eps
         self.n_steps = 0
-        self.moments = {
-            name: _Moments(torch.zeros_like(p), torch.zeros_like(p)) for name, p in coder.named_parameters()
-        }
+        self.moments = {name: _no_moments(p) for name, p in coder.named_parameters()}
 
     @torch.no_grad()
     def step(self, lr: float, clip: float) -> Float[Tensor, ""]:
@@ -51,7 +49,7 @@ class CoderAdam:
                 row_squares, along = radial_parts(gradient, self.coder.W_dec)
                 squares.append(row_squares.sum())
             else:
-                squares.append(torch.linalg.vector_norm(gradient).square())
+                squares.append(torch.linalg.vector_norm(gradient, dtype=_wide(gradient)).square())
         norm = torch.stack(squares).sum().sqrt()
         shorter = clip / norm.clamp(min=clip) if clip > 0 else torch.ones_like(norm)
         scale = torch.where(norm.isfinite(), shorter, torch.nan)
@@ -91,3 +89,13 @@ class CoderAdam:
             if is_of_latents and name not in _OF_THE_OUTPUT:
                 moments.mean[latents] = 0.0
                 moments.square[latents] = 0.0
+
+
+def _no_moments(parameter: Tensor) -> _Moments:
+    # in bfloat16 a step of 1 - beta2 = 0.001 would be lost to rounding
+    zeros = torch.zeros_like(parameter, dtype=_wide(parameter))
+    return _Moments(zeros, zeros.clone())
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
