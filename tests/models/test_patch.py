@@ -1,12 +1,16 @@
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import architectures
+from unweave.coders import Wiring, architectures
 from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel, LatentEdit
 from unweave.types import Codes
 
+SETTINGS = {"k": 7, "n_experts": 3, "n_p": 3, "n_q": 3}
+"""For those architectures that have them."""
 POINTS = ["resid_pre", "resid_mid", "resid_post", "attn_out", "attn.z", "mlp_in", "mlp.post", "mlp_out"]
 
 
@@ -151,7 +155,9 @@ def test_logits_of_a_whole_submodule_can_be_patched_by_path(lm: LanguageModel, t
 @pytest.fixture(params=sorted(architectures()))
 def latent_edit(request: pytest.FixtureRequest, gpt2: LanguageModel) -> LatentEdit:
     cls = architectures()[request.param]
-    coder = cls(cls.Config(n_latents=63), gpt2.width("layers.1.resid_post"))
+    known = {field.name for field in fields(cls.Config)}
+    settings = {key: value for key, value in SETTINGS.items() if key in known}
+    coder = cls(cls.Config(n_latents=63, **settings), Wiring.sae(gpt2.width("layers.1.resid_post")))
     with torch.no_grad():
         for parameter in coder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -24,7 +24,6 @@ from unweave.activations.hierarchy import Forest, fire_below, given_parent
 from unweave.errors import UserError
 from unweave.types import Codes, SyntheticRows
 
-
 _STREAM = 1_000_003
 """Added to the config's seed."""
 

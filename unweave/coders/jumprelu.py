@@ -70,9 +70,9 @@ class JumpReluConfig(CoderConfig):
     """Active latents per row that penalty="target_l0" aims at; 32 if not given."""
     tanh_scale: float | None = None
     """How steeply penalty="tanh" rises with an activation."""
-    threshold_start: float = PUBLISHED
+    threshold_start: float | None = None
     """Where thresholds start, in units of scaled rows. Default: 0.1 (anthropic), or 0.05 over the root of the width."""
-    bandwidth: float = PUBLISHED
+    bandwidth: float | None = None
     """Width of the window about a threshold in which entries move it, in those units. Default: 2 (anthropic), or 0.05
     over the root of the width."""
     pre_act_coefficient: float = PUBLISHED
@@ -132,10 +132,11 @@ class JumpRelu(SparseCoder):
     def __init__(self, config: JumpReluConfig, wiring: Wiring) -> None:
         # the root mean square of an entry of a scaled row
         unit = 1.0 if config.input_scale == "sqrt_width" else wiring.d_read**-0.5
-        unset = [name for name in ("threshold_start", "bandwidth") if getattr(config, name) is None]
-        config = replace(config, **dict.fromkeys(unset, _GDM_WINDOW * unit))
-        super().__init__(config, wiring)
-        start = torch.full((config.n_latents,), config.threshold_start)
+        first = _GDM_WINDOW * unit if config.threshold_start is None else config.threshold_start
+        bandwidth = _GDM_WINDOW * unit if config.bandwidth is None else config.bandwidth
+        super().__init__(replace(config, threshold_start=first, bandwidth=bandwidth), wiring)
+        self.bandwidth = bandwidth
+        start = torch.full((config.n_latents,), first)
         if config.variant == "gdm":
             self.threshold = nn.Parameter(start)
             self.log_growth = None
@@ -153,7 +154,7 @@ class JumpRelu(SparseCoder):
             with torch.no_grad():
                 self.threshold.clamp_(min=0.0)
         theta = self.thresholds()
-        bandwidth = self.config.bandwidth
+        bandwidth = self.bandwidth
         # one selection for all: entries below their threshold are 0 as activations but still move it
         near = self.active(x_BD, Above(theta.detach() - bandwidth / 2))
         theta_E = latent_values(near, theta)
@@ -191,7 +192,7 @@ class JumpRelu(SparseCoder):
         scale, target = self.config.tanh_scale, self.config.target_l0
         if scale is not None:
             return torch.tanh(scale * codes.values * latent_values(codes, self.decoder_norms())).sum()
-        fired = _Step.apply(near.values, theta_E, self.config.bandwidth)
+        fired = _Step.apply(near.values, theta_E, self.bandwidth)
         return fired.sum() if target is None else (row_sum(near, fired) / target - 1.0).square().sum()
 
     def _pre_act_losses(
