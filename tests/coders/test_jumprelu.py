@@ -236,7 +236,9 @@ def test_a_start_in_a_subspace_holds_for_the_small_encoder_too() -> None:
 
 def test_each_form_brings_its_own_defaults() -> None:
     gdm, anthropic = JumpReluConfig(), JumpReluConfig(variant="anthropic", n_latents=100_000)
-    assert (gdm.penalty, gdm.input_scale, gdm.decoder_norm, gdm.centre) == ("step", "unit_square", "unit", False)
+    assert (gdm.penalty, gdm.input_scale, gdm.decoder_norm, gdm.centre) == ("step", "unit_square", "free", False)
+    assert (gdm.decoder_init_norm, gdm.encoder_init_gain, anthropic.encoder_init_gain) == (0.1, 1.0, 1.0)
+    assert JumpReluConfig(decoder_norm="unit").decoder_init_norm == 1.0, "it would be projected"
     assert (gdm.pre_act_coefficient, gdm.start_l0) == (0.0, 0)
     at_width_2500 = JumpRelu(gdm, Wiring.sae(2500)).config
     assert at_width_2500.threshold_start == at_width_2500.bandwidth == pytest.approx(0.001), "as published"

@@ -46,7 +46,7 @@ class ArchetypalConfig(AuxKConfig):
     """Rounds of k-means that find the candidates."""
 
     def __post_init__(self) -> None:
-        self._fill(decoder_norm="free", n_candidates=self.n_latents)
+        self._fill(decoder_norm="free", encoder_init_gain=1.0, n_candidates=self.n_latents)
         super().__post_init__()
         if not 0 < self.k <= self.n_latents:
             raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")

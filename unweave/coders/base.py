@@ -45,7 +45,8 @@ class CoderConfig:
     decoder_init_norm: float = PUBLISHED
     """Norm of decoder rows at the start."""
     encoder_init_gain: float = PUBLISHED
-    """The encoder starts as the decoder's transpose times this."""
+    """The encoder starts as the decoder's transpose times this. Default 0.1 where decoder rows start at norm 1, so that
+    a reconstruction grows from b_dec instead of first unlearning a random one; else 1."""
     bias_start: BiasStart = PUBLISHED
     """Where b_dec starts: the mean or the geometric median of a first sample of rows, or zero."""
     active_subspace: int = 0
@@ -55,7 +56,7 @@ class CoderConfig:
         if self.n_latents < 1:
             raise UserError(f"coder.n_latents must be at least 1, got {self.n_latents}")
         self._fill(decoder_norm="unit", centre=True, input_scale="unit_spread", bias_start="mean")
-        self._fill(decoder_init_norm=1.0, encoder_init_gain=1.0)
+        self._fill(decoder_init_norm=1.0, encoder_init_gain=0.1)
         for name in ("decoder_init_norm", "encoder_init_gain"):
             if not getattr(self, name) > 0:
                 raise UserError(f"coder.{name} must be more than 0, got {getattr(self, name)}")

@@ -43,7 +43,7 @@ class GatedConfig(CoderConfig):
 
     def __post_init__(self) -> None:
         if self.variant == "norm_weighted":
-            self._fill(decoder_norm="free")
+            self._fill(decoder_norm="free", decoder_init_norm=0.1, encoder_init_gain=1.0)
         super().__post_init__()
         if self.l1_coefficient < 0:
             raise UserError(f"coder.l1_coefficient must not be negative, got {self.l1_coefficient}")

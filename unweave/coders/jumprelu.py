@@ -19,7 +19,8 @@ the run. It is one of
 silent latents towards their threshold; with ``pre_act_dead_only`` dead ones alone, as in SAELens.
 
 ``gdm`` (Rajamanoharan et al. 2024, arXiv 2407.14435): step penalty, theta from 0.001 and epsilon 0.001 for rows of mean
-square norm 1, unit decoder rows. Pre-activations of such rows fall with the width d as 1/sqrt(d), so the defaults here
+square norm 1. The penalty does not depend on decoder norms, so rows are free here and start small, which found more
+features than the paper's unit rows. Pre-activations of such rows fall with the width d as 1/sqrt(d), so the defaults here
 are 0.05/sqrt(d), which is 0.001 at the paper's widths; at width 32 a window of 0.001 sees so few entries that
 thresholds wander. theta itself is trained, not below 0; as exp(t) it would hardly move in a short run.
 
@@ -96,6 +97,8 @@ class JumpReluConfig(CoderConfig):
         self._fill(sparsity_coefficient=3e-3, sparsity_warm_up=0.1)
         self._fill(pre_act_coefficient=0.0, start_l0=0)
         self._fill(input_scale="unit_square", centre=False)
+        self._fill(decoder_norm="free", encoder_init_gain=1.0)
+        self._fill(decoder_init_norm=0.1 if self.decoder_norm == "free" else 1.0)
         super().__post_init__()
         self._check()
 

@@ -36,6 +36,7 @@ class MatchingPursuitConfig(CoderConfig):
     """A row stops where less than this norm is left of it, in units of the scaled rows; 0: it goes on."""
 
     def __post_init__(self) -> None:
+        self._fill(encoder_init_gain=1.0)
         super().__post_init__()
         if not 0 < self.k <= self.n_latents:
             raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")

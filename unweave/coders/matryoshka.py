@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder
-from unweave.coders.batch_topk import follow_threshold
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
+from unweave.coders.batch_topk import BatchTopKConfig, follow_threshold
+from unweave.coders.dead_loss import aux_losses
 from unweave.coders.prefix_loss import prefix_loss
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
@@ -34,26 +34,18 @@ from unweave.types import Codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatryoshkaConfig(AuxKConfig):
+class MatryoshkaConfig(BatchTopKConfig):
     """Settings of a Matryoshka coder."""
 
-    k: int | float = 32
-    """Mean number of active latents per row."""
     prefixes: tuple[float, ...] | Literal["random"] = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
     """Where prefixes end, as ascending fractions of n_latents up to 1, or random: drawn at each step."""
     n_prefixes: int | None = None
     """Prefixes per step where they are random, the full one among them; 10 if not given."""
-    threshold_decay: float = 0.95
-    """How slowly the threshold for use follows training, per step."""
 
     def __post_init__(self) -> None:
         if self.prefixes == "random":
             self._fill(n_prefixes=min(10, self.n_latents))
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
-        if not 0 <= self.threshold_decay < 1:
-            raise UserError(f"coder.threshold_decay must be in [0, 1), got {self.threshold_decay}")
         self._check_prefixes()
 
     def _check_prefixes(self) -> None:

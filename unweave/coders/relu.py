@@ -42,7 +42,7 @@ class ReluConfig(CoderConfig):
     def __post_init__(self) -> None:
         if self.variant == "april_2024":
             self._fill(decoder_norm="free", centre=False, input_scale="sqrt_width", bias_start="zero")
-            self._fill(decoder_init_norm=0.1, l1_coefficient=5.0)
+            self._fill(decoder_init_norm=0.1, encoder_init_gain=1.0, l1_coefficient=5.0)
         self._fill(l1_coefficient=0.1)
         super().__post_init__()
         if self.l1_coefficient < 0:

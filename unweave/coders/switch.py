@@ -40,6 +40,7 @@ class SwitchConfig(CoderConfig):
     """Weight of the loss that spreads rows over experts."""
 
     def __post_init__(self) -> None:
+        self._fill(encoder_init_gain=1.0)
         super().__post_init__()
         if self.n_experts < 1 or self.n_latents % self.n_experts:
             raise UserError(
