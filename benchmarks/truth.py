@@ -128,7 +128,8 @@ def train_with_peer(worker: Worker, folder: Path) -> Train:
 
 def train_with_unweave(truth: Truth, request: Request) -> Trained:
     from unweave.coders import Wiring, architecture
-    from unweave.training.loop import TrainingConfig, finish, new_trainee
+    from unweave.training.config import TrainingConfig
+    from unweave.training.loop import finish, new_trainee
     from unweave.training.loop import train as run
 
     torch.manual_seed(request.seed)

@@ -20,7 +20,8 @@ from benchmarks.peers.turns import Driver, Finished, Turns, leave_at_once
 def make_step(architecture_name: str, shape: Shape, prepared: Prepared) -> Callable[[], None]:
     """One whole training step on the next batch, as the training loop takes it."""
     from unweave.coders import Wiring, architecture
-    from unweave.training.loop import TrainingConfig, new_trainee, take_step
+    from unweave.training.config import TrainingConfig
+    from unweave.training.loop import new_trainee, take_step
 
     # in units of the rows as they are, like the peers
     settings: dict[str, Any] = {"n_latents": shape.L, "input_scale": "none"}

@@ -14,7 +14,7 @@ from unweave.coders import architectures
 from unweave.coders.batch_topk import BatchTopKConfig
 from unweave.config import apply_overrides, build, describe, field_docs, parse_toml, read_toml, to_toml
 from unweave.errors import UserError
-from unweave.training.loop import TrainingConfig
+from unweave.training.config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

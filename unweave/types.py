@@ -22,6 +22,15 @@ class Document(NamedTuple):
     text: str
 
 
+class TextPosition(NamedTuple):
+    """Where reading goes on: the first token that is in no sequence yet."""
+
+    document: int = 0
+    """Documents before it, counted from the start of the reading, also over its repetitions."""
+    token: int = 0
+    """Tokens of that document before it, a separator in front included."""
+
+
 class TokenBatch(NamedTuple):
     """Sequences of equal length, packed from documents."""
 

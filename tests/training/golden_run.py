@@ -9,7 +9,8 @@ import torch
 
 from unweave.activations.synthetic import SyntheticConfig, SyntheticData
 from unweave.coders import Wiring, architecture
-from unweave.training.loop import TrainingConfig, new_trainee, train
+from unweave.training.config import TrainingConfig
+from unweave.training.loop import new_trainee, train
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, BATCH, WIDTH, N_FEATURES, N_LATENTS = 200, 256, 32, 63, 80

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from tests.training import runs
 from unweave.coders import architectures
-from unweave.training.loop import TrainingConfig, finish, new_trainee, train
+from unweave.training.config import TrainingConfig
+from unweave.training.loop import finish, new_trainee, train
 
 
 @pytest.mark.parametrize("name", ["batch_topk", "relu"])

@@ -9,7 +9,8 @@ from torch import Tensor
 from tests.training import runs
 from unweave.coders import architectures
 from unweave.errors import UserError
-from unweave.training.loop import NotFinite, TrainingConfig, new_trainee, train
+from unweave.training.config import TrainingConfig
+from unweave.training.loop import NotFinite, new_trainee, train
 
 
 @pytest.mark.parametrize("name", sorted(architectures()))

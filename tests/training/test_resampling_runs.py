@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tests.training import runs
 from unweave.errors import UserError
-from unweave.training.loop import NotFinite, Trainee, TrainingConfig, new_trainee, train
+from unweave.training.config import TrainingConfig
+from unweave.training.loop import NotFinite, Trainee, new_trainee, train
 
 RESAMPLING = TrainingConfig(
     rows=40 * 100,

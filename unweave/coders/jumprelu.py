@@ -20,8 +20,8 @@ silent latents towards their threshold; with ``pre_act_dead_only`` dead ones alo
 
 ``gdm`` (Rajamanoharan et al. 2024, arXiv 2407.14435): step penalty, theta from 0.001 and epsilon 0.001 for rows of mean
 square norm 1. The penalty does not depend on decoder norms, so rows are free here and start small, which found more
-features than the paper's unit rows. Pre-activations of such rows fall with the width d as 1/sqrt(d), so the defaults here
-are 0.05/sqrt(d), which is 0.001 at the paper's widths; at width 32 a window of 0.001 sees so few entries that
+features than the paper's unit rows. Pre-activations of such rows fall with the width d as 1/sqrt(d), so the defaults
+here are 0.05/sqrt(d), which is 0.001 at the paper's widths; at width 32 a window of 0.001 sees so few entries that
 thresholds wander. theta itself is trained, not below 0; as exp(t) it would hardly move in a short run.
 
 ``anthropic`` (Conerly et al., Circuits Updates, January 2025): tanh penalty with scale 4, rising over the whole run,

@@ -19,7 +19,8 @@ from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection, bes
 from unweave.pipelines.progress import Bar, Watch
 from unweave.storage.run_folder import write_json
 from unweave.training import loop
-from unweave.training.loop import Trainee, TrainingConfig, finish, new_trainee
+from unweave.training.config import TrainingConfig
+from unweave.training.loop import Trainee, finish, new_trainee
 
 _SITE = "synthetic"
 _SAMPLE_ROWS = 16_384

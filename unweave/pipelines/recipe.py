@@ -13,7 +13,7 @@ from unweave.errors import UserError, nearest
 from unweave.formats.texts import TextConfig
 from unweave.models.language_model import EMBEDDED
 from unweave.models.tokens import PackingConfig
-from unweave.training.loop import TrainingConfig
+from unweave.training.config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
