@@ -82,7 +82,7 @@ def _turns(shape: Shape) -> dict[str, Callable[[], object]]:
 
     def take() -> None:
         nonlocal step
-        take_step(trainee, batches[step % N_BATCHES], step, config, is_logged=False)
+        take_step(trainee, batches[step % N_BATCHES], step, is_logged=False)
         step += 1
 
     bytes_of_adam = sum(7 * p.numel() * p.element_size() for p in coder.parameters())

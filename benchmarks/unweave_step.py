@@ -48,7 +48,7 @@ def make_step(architecture_name: str, shape: Shape, prepared: Prepared) -> Calla
     middle = itertools.count(config.n_steps // 2)  # the middle of a run, where no schedule is at 0
 
     def take() -> None:
-        take_step(trainee, {"rows": next(batches)}, next(middle), config, is_logged=False)
+        take_step(trainee, {"rows": next(batches)}, next(middle), is_logged=False)
 
     return take
 

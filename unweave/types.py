@@ -4,7 +4,7 @@ Axis letters, everywhere: B rows, T positions, D model width, L latents, K activ
 a token batch, E active entries of a batch of codes, F features of data whose truth is known.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +20,10 @@ class Document(NamedTuple):
 
     name: str
     text: str
+    messages: Sequence[Mapping[str, str]] | None = None
+    """Turns of a conversation, each with a role and a content, which the tokenizer's template makes tokens of."""
+    token_ids: np.ndarray | None = None
+    """The tokens, where they are known; then there is no text."""
 
 
 class TextPosition(NamedTuple):
@@ -38,7 +42,11 @@ class TokenBatch(NamedTuple):
     document_ids: Int[Tensor, "N T"]
     """Which document each token came from, counted in reading order."""
     is_content: Bool[Tensor, "N T"]
-    """False at special tokens that packing added, whose activations a coder is usually not trained on."""
+    """False where there is no row to train or to measure on: at padding, and at special tokens if they are excluded."""
+    after: TextPosition = TextPosition()
+    """Where reading goes on behind the last sequence."""
+    is_padding: Bool[Tensor, "N T"] | None = None
+    """True behind the end of a sequence's text, where nothing is to be predicted; None: no sequence has padding."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,8 @@ class Rows:
     """Index of the row's sequence within its token batch."""
     positions: Int[Tensor, " B"]
     """Index of the row's token within its sequence."""
+    after: TextPosition | None = None
+    """Where reading goes on behind these rows."""
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]

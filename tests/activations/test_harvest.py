@@ -2,7 +2,7 @@ import torch
 
 from unweave.activations.harvest import harvest, rows_of
 from unweave.models.language_model import LanguageModel
-from unweave.types import TokenBatch
+from unweave.types import TextPosition, TokenBatch
 
 SITES = ["layers.0.mlp_out", "layers.1.resid_post"]
 
@@ -62,3 +62,30 @@ def test_the_model_runs_only_as_far_as_rows_are_taken(gpt2: LanguageModel) -> No
         source = harvest(gpt2, (_batch() for _ in range(100)), SITES)
         next(source)
     assert len(passes) == 1
+
+
+def test_rows_many_times_the_median_norm_are_left_out_of_all_sites() -> None:
+    batch = _batch()
+    kept = batch.is_content.flatten()
+    here, there = torch.ones(63, 4), torch.ones(63, 7)
+    massive = kept.nonzero().flatten()[[3, 10]]
+    here[massive[0]] *= 6.4
+    there[massive[1]] *= 100
+    here[~kept] = 1e6  # what is no content does not count for the median either
+    captured = {"here": here.view(7, 9, 4), "there": there.view(7, 9, 7)}
+    rows = rows_of(batch, captured, max_norm=6.3)
+    assert len(rows) == kept.sum() - 2
+    assert all((x == 1).all() for x in rows.activations.values())
+    assert not set(massive.tolist()) & set((rows.sequences * 9 + rows.positions).tolist())
+    assert len(rows_of(batch, captured, max_norm=6.5)) == kept.sum() - 1
+    assert len(rows_of(batch, captured)) == kept.sum()
+
+
+def test_a_limit_on_norms_is_no_matter_where_there_are_no_rows() -> None:
+    batch = _batch()._replace(is_content=torch.zeros(7, 9, dtype=torch.bool))
+    assert len(rows_of(batch, {"here": torch.randn(7, 9, 4)}, max_norm=7.0)) == 0
+
+
+def test_rows_say_where_reading_goes_on(gpt2: LanguageModel) -> None:
+    batches = [_batch()._replace(after=TextPosition(7, 63)), _batch()._replace(after=TextPosition(100))]
+    assert [rows.after for rows in harvest(gpt2, batches, SITES)] == [TextPosition(7, 63), TextPosition(100, 0)]

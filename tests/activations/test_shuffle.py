@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from unweave.activations.shuffle import shuffled
+from unweave.activations.shuffle import Shuffle
 from unweave.errors import UserError
 from unweave.types import Rows
 
@@ -28,7 +28,7 @@ def _numbered(sizes: Iterable[int]) -> Iterator[Rows]:
 
 
 def _served(sizes: list[int], n_buffer: int, batch: int, seed: int = 7) -> list[dict[str, Tensor]]:
-    return list(shuffled(_numbered(sizes), n_buffer, batch, torch.Generator().manual_seed(seed)))
+    return list(Shuffle(_numbered(sizes), n_buffer, batch, torch.Generator().manual_seed(seed)))
 
 
 @given(
@@ -89,7 +89,7 @@ def test_the_order_is_random_and_fixed_by_the_seed() -> None:
 
 
 def test_batches_are_copies_that_later_rows_do_not_overwrite() -> None:
-    source = shuffled(_numbered([100] * 7), 63, 7, torch.Generator().manual_seed(7))
+    source = Shuffle(_numbered([100] * 7), 63, 7, torch.Generator().manual_seed(7))
     batches, copies = [], []
     for part in source:
         batches.append(part["here"])
@@ -105,11 +105,54 @@ def test_rows_are_taken_from_the_source_only_as_needed() -> None:
             taken.append(1)
             yield _rows(0, 10)
 
-    next(shuffled(endless(), 100, 7, torch.Generator().manual_seed(7)))
+    next(Shuffle(endless(), 100, 7, torch.Generator().manual_seed(7)))
     assert len(taken) == 10
 
 
 @pytest.mark.parametrize("n_buffer", [1, 7, 13])
 def test_a_buffer_smaller_than_two_batches_is_refused(n_buffer: int) -> None:
-    with pytest.raises(UserError, match=f"at least two batches of rows, got {n_buffer} for batches of 7"):
+    with pytest.raises(UserError, match=f"at least two batches of rows, got {n_buffer} for 7"):
         _served([100], n_buffer, 7)
+
+
+@pytest.mark.parametrize("n_served", [0, 1, 5, 9, 10, 40, 91])
+def test_a_shuffle_goes_on_exactly_from_its_state(n_served: int) -> None:
+    sizes = [7, 0, 63, 100, 30, 200, 1, 99, 200]
+    whole = _served(sizes, 63, 7)
+    taken = []
+
+    def source() -> Iterator[Rows]:
+        for rows in _numbered(sizes):
+            taken.append(1)
+            yield rows
+
+    first = Shuffle(source(), 63, 7, torch.Generator().manual_seed(7))
+    for _ in range(n_served):
+        next(first)
+    state = {name: x.clone() for name, x in first.state().items()}
+    rest = islice(_numbered(sizes), len(taken), None)
+    second = Shuffle(rest, 63, 7, torch.Generator().manual_seed(99))
+    second.load_state(state)
+    assert len(whole) == 100
+    for expected, batch in zip(whole[n_served:], second, strict=True):
+        assert torch.equal(batch["here"], expected["here"])
+        assert torch.equal(batch["there"], expected["there"])
+
+
+def test_rows_are_mixed_at_least_as_well_as_by_shuffling_stretches_as_long_as_the_buffer() -> None:
+    def distance(batches: Iterable[Tensor]) -> float:
+        """How far apart in the text two rows of a batch were, on average."""
+        return torch.stack([(x[:, None] - x).abs().mean() for x in batches]).mean().item()
+
+    n_buffer, batch = 1000, 50
+    ours = distance(part["here"][:, 0] for part in _served([100] * 100, n_buffer, batch))
+    stretches = torch.arange(10_000.0).view(10, n_buffer)
+    generator = torch.Generator().manual_seed(7)
+    full = [x[torch.randperm(n_buffer, generator=generator)] for x in stretches]
+    assert ours >= distance(piece for x in full for piece in x.split(batch))
+
+
+def test_the_buffer_takes_the_memory_of_its_rows_and_no_more() -> None:
+    shuffle = Shuffle(_numbered([100] * 7), 63, 7, torch.Generator().manual_seed(7))
+    next(shuffle)
+    assert shuffle.n_bytes == 63 * (3 + 1) * 8

@@ -1,6 +1,8 @@
 """Small coders in float64 as they might be in the middle of training, rows for them, and plain losses to compare."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import cache
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
@@ -21,6 +23,8 @@ WIRINGS = {
 
 SMALL = {"k": 7, "k_aux": 20, "n_experts": 3, "n_p": 3, "n_q": 3, "bandwidth": 0.5}
 """Settings for 63 latents, for those architectures that have them."""
+K_AUX = 4
+"""Of coders that are compared with plain AuxK, so that most dead latents are left out of a row."""
 
 
 class Case(NamedTuple):
@@ -37,8 +41,7 @@ def variants(name: str) -> list[dict[str, Any]]:
     return [{"variant": variant} for variant in get_args(hints["variant"])] if "variant" in hints else [{}]
 
 
-FORMS = [(name, settings) for name in sorted(architectures()) for settings in variants(name)]
-FORM_IDS = ["-".join([name, *settings.values()]) for name, settings in FORMS]
+FORMS = {"-".join([name, *form.values()]): (name, form) for name in sorted(architectures()) for form in variants(name)}
 
 
 def rows_for(wiring: Wiring, n_rows: int = N_ROWS) -> tuple[Tensor, Tensor]:
@@ -94,18 +97,27 @@ def wiring(request: pytest.FixtureRequest) -> Wiring:
     return WIRINGS[request.param]
 
 
-@pytest.fixture(params=FORMS, ids=FORM_IDS)
+@pytest.fixture(params=FORMS)
 def case(request: pytest.FixtureRequest, wiring: Wiring) -> Case:
     """Every form of every architecture in every wiring; skipped where the architecture refuses the wiring."""
-    name, settings = request.param
-    x, y = rows_for(wiring)
     try:
-        coder = build(name, wiring, settings, x, y)
+        made, random_state = _made(request.param, wiring)
     except UserError as error:
-        assert wiring.kind != "sae", f"{name} refuses to be an SAE"
+        assert wiring.kind != "sae", f"{request.param} refuses to be an SAE"
         pytest.skip(str(error))
+    torch.set_rng_state(random_state)
+    return deepcopy(made)
+
+
+@cache
+def _made(form: str, wiring: Wiring) -> tuple[Case, Tensor]:
+    """A case to copy, which takes a tenth of the time, and the state of random numbers behind it."""
+    torch.default_generator.manual_seed(7)
+    name, settings = FORMS[form]
+    x, y = rows_for(wiring)
+    coder = build(name, wiring, settings, x, y)
     coder.loss(x, y, moment())  # thresholds that follow training have moved
-    return Case(coder, x, y)
+    return Case(coder, x, y), torch.get_rng_state()
 
 
 def moment(*dead: int, progress: float = 0.5) -> Moment:
@@ -151,29 +163,52 @@ def agree() -> Callable[..., None]:
     return check
 
 
-@pytest.fixture
-def plain_aux() -> Callable[..., Tensor]:
-    """AuxK by its formulas, with dense matrices: x, y, what was written, the error's dead latents, k, weight."""
+def linear(p: dict[str, Tensor], rows: Tensor) -> Tensor:
+    """The pre-activations of most architectures."""
+    return rows @ p["W_enc"].T + p["b_enc"]
 
-    def aux(
-        leaves: dict[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        y_hat: Tensor,
-        dead: Tensor,
-        k: int,
+
+@pytest.fixture(params=[0, 1, 20, N_LATENTS], ids="{} dead".format)
+def agree_with_aux(request: pytest.FixtureRequest, agree: Callable[..., None], x: Tensor) -> Callable[..., None]:
+    """Fails where a coder's losses or gradients are not those of plain latents, with AuxK for any number of dead ones.
+
+    ``latents`` makes of pre-activations a list of dense matrices, one for each reconstruction whose squared errors are
+    averaged; the last is what is written.
+    """
+
+    def check(
+        coder: SparseCoder,
+        latents: Callable[[Tensor], list[Tensor]],
+        y: Tensor = x,
         *,
-        centred: bool = True,
+        centre: bool = True,
         signed: bool = False,
-        weight: float = 1 / 32,
-    ) -> Tensor:
-        pre = (x - leaves["b_dec"].detach() * centred) @ leaves["W_enc"].T + leaves["b_enc"]
-        f = largest_of_rows(pre[:, dead], k, signed=signed)
-        e = (y - y_hat).detach()
-        share = ((e - f @ leaves["W_dec"][dead]) ** 2).sum() / ((e - e.mean(0)) ** 2).sum()
-        return weight * ((y - y.mean(0)) ** 2).sum() / len(y) * share
+        error: str = "mse",
+        read: Callable[[dict[str, Tensor], Tensor], Tensor] = linear,
+        decoder: Callable[[dict[str, Tensor]], Tensor] = lambda p: p["W_dec"],
+    ) -> None:
+        dead = torch.randperm(N_LATENTS)[: request.param].sort().values
 
-    return aux
+        def plain(p: dict[str, Tensor]) -> dict[str, Tensor]:
+            W_dec, b_dec = decoder(p), p["b_dec"]
+            rest = b_dec + x @ p["W_skip"].T if "W_skip" in p else b_dec
+            written = [f @ W_dec + rest for f in latents(read(p, x - b_dec if centre else x))]
+            losses = {error: torch.stack([((y - y_hat) ** 2).sum(1).mean() for y_hat in written]).mean()}
+            if len(dead):
+                pre = read(p, x - b_dec.detach() if centre else x)[:, dead]
+                losses["aux"] = _aux(largest_of_rows(pre, K_AUX, signed=signed) @ W_dec[dead], y, written[-1])
+            return losses
+
+        agree(coder, x, y, moment(*dead.tolist()), plain)
+
+    return check
+
+
+def _aux(e_hat: Tensor, y: Tensor, y_hat: Tensor) -> Tensor:
+    """What dead latents write for the error of the others, as a share of it, times the variance of y."""
+    e = (y - y_hat).detach()
+    share = ((e - e_hat) ** 2).sum() / ((e - e.mean(0)) ** 2).sum()
+    return share * ((y - y.mean(0)) ** 2).sum() / len(y) / 32
 
 
 @pytest.fixture
@@ -182,13 +217,16 @@ def top_k() -> Callable[..., Tensor]:
     return largest_of_rows
 
 
+@pytest.fixture
+def top_of_all() -> Callable[[Tensor, int], Tensor]:
+    """A matrix in which only the n largest positive entries of all rows are left."""
+    return lambda pre, n: largest_of_rows(pre.reshape(1, -1), n).view_as(pre)
+
+
 def largest_of_rows(pre: Tensor, k: int, *, signed: bool = False) -> Tensor:
-    kept = torch.zeros_like(pre)
-    for b, row in enumerate(pre.detach().tolist()):
-        size = [abs(value) if signed else value for value in row]
-        for value, i in sorted(zip(size, range(len(row)), strict=True), reverse=True)[:k]:
-            kept[b, i] = float(value > 0)
-    return pre * kept
+    size = pre.detach().abs() if signed else pre.detach()
+    largest = size.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return pre * torch.zeros_like(size).scatter(1, largest, 1.0) * (size > 0)
 
 
 def _gradient(tensor: Tensor) -> Tensor:

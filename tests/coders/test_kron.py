@@ -35,49 +35,28 @@ def _latents(p: dict[str, Tensor], x: Tensor, n_p: int, n_q: int) -> Tensor:
     return _root(*_pair(x @ p["W_p"].T + p["b_p"], x @ p["W_q"].T + p["b_q"], n_p, n_q))
 
 
-@pytest.mark.parametrize("n_dead", [0, 1, 20, N_LATENTS])
 @pytest.mark.parametrize(("n_p", "n_q"), [(3, 3), (1, 9), (7, 9), (1, 1), (3, 7)])
 @pytest.mark.parametrize("k", [1, 5, N_LATENTS])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
     make_coder: Make,
-    agree: Callable[..., None],
+    agree_with_aux: Callable[..., None],
     top_k: Callable[..., Tensor],
-    at: At,
-    x: Tensor,
     centre: bool,
     k: int,
     n_p: int,
     n_q: int,
-    n_dead: int,
 ) -> None:
     coder = make_coder("kron", k=k, k_aux=4, n_p=n_p, n_q=n_q, centre=centre)
-    dead = torch.randperm(N_LATENTS)[:n_dead].sort().values
-
-    def plain(p: dict[str, Tensor]) -> dict[str, Tensor]:
-        x_hat = top_k(_latents(p, x - p["b_dec"] * centre, n_p, n_q), k) @ p["W_dec"] + p["b_dec"]
-        losses = {"mse": ((x - x_hat) ** 2).sum(1).mean()}
-        if n_dead:
-            f = top_k(_latents(p, x - p["b_dec"].detach() * centre, n_p, n_q)[:, dead], 4)
-            e = (x - x_hat).detach()
-            share = ((e - f @ p["W_dec"][dead]) ** 2).sum() / ((e - e.mean(0)) ** 2).sum()
-            losses["aux"] = share * ((x - x.mean(0)) ** 2).sum() / len(x) / 32
-        return losses
-
-    agree(coder, x, x, at(*dead.tolist()), plain)
+    agree_with_aux(coder, lambda pre: [top_k(pre, k)], centre=centre, read=lambda p, rows: _latents(p, rows, n_p, n_q))
 
 
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree: Callable[..., None], top_k: Callable[..., Tensor], at: At, x: Tensor
+    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor]
 ) -> None:
-    y = torch.randn(100, 5, dtype=torch.float64)
-
-    def plain(p: dict[str, Tensor]) -> dict[str, Tensor]:
-        y_hat = top_k(_latents(p, x, 3, 3), 7) @ p["W_dec"] + p["b_dec"] + x @ p["W_skip"].T
-        return {"mse": ((y - y_hat) ** 2).sum(1).mean()}
-
     wiring = Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True)
-    agree(make_coder("kron", wiring, k=7, n_p=3, n_q=3), x, y, at(), plain)
+    coder, y = make_coder("kron", wiring, k=7, k_aux=4, n_p=3, n_q=3), torch.randn(100, 5, dtype=torch.float64)
+    agree_with_aux(coder, lambda pre: [top_k(pre, 7)], y, centre=False, read=lambda p, rows: _latents(p, rows, 3, 3))
 
 
 @pytest.mark.parametrize("k", [1, 5, 32, 200])

@@ -14,13 +14,14 @@ FIRST_COMMAND = "unweave train demo"
 SMALL_TRAINING = [
     "packing.context=64",
     "model.sequences=8",
-    "coder.n_latents=256",
+    "coder.n_latents=100",
     "training.rows=4096",
     "training.batch=512",
     "training.buffer=1024",
 ]
 SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=500"]
-SMALL = {"train": SMALL_TRAINING + SMALL_EVALUATION, "evaluate": SMALL_EVALUATION}
+SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]
+SMALL = {"train": SMALL_TRAINING + SMALL_EVALUATION, "evaluate": SMALL_EVALUATION, "bench": SMALL_BENCH}
 """Overrides put behind the commands that would take minutes; all others run exactly as they are written."""
 
 

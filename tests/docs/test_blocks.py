@@ -16,7 +16,7 @@ import pytest
 
 import unweave.coders
 from unweave.config import parse_toml
-from unweave.pipelines.recipe import build_job
+from unweave.pipelines.recipe import build_plan
 from unweave.registry import classes_in
 
 ROOT = Path(__file__).parents[2]
@@ -161,7 +161,7 @@ def test_blocks_are_found_with_their_titles_and_commands_and_only_left_out_for_a
 def test_every_recipe_of_a_page_is_valid(page: Path) -> None:
     for block in blocks_of(page):
         if block.language == "toml":
-            build_job(parse_toml(block.text, block.place))
+            build_plan(parse_toml(block.text, block.place))
 
 
 def test_no_block_is_of_a_kind_that_is_not_checked() -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unweave.activations.harvest import rows_of
 from unweave.coders import Port, SparseCoder, Wiring, architecture
-from unweave.evals.core import measure_rows, measure_splicing
+from unweave.evals.core import Measured, RowMeasures, Splice, measure_splicing
 from unweave.models.language_model import LanguageModel
-from unweave.types import Codes, Rows, TokenBatch
+from unweave.types import TokenBatch
 
 SITE, LATER = "layers.1.resid_post", "layers.2.resid_post"
 READ, WRITTEN = "layers.1.mlp_in", "layers.1.mlp_out"
@@ -53,6 +53,10 @@ def _zero_coder(model: LanguageModel, *sites: str) -> SparseCoder:
     return _linear_coder(wiring, torch.zeros(wiring.d_read, wiring.d_read))
 
 
+def _spliced(model: LanguageModel, coder: SparseCoder, mean: Tensor) -> Measured:
+    return measure_splicing(model, {"coder": Splice(coder, mean)}, _batches(model))["coder"]
+
+
 def _blocks(model: LanguageModel) -> Any:
     return model.model.model.layers if hasattr(model.model, "model") else model.model.transformer.h
 
@@ -81,7 +85,7 @@ def _loss(model: LanguageModel, changes: Mapping[torch.nn.Module, Callable[[Tens
 @pytest.mark.parametrize("sites", [(SITE,), (SITE, LATER), (WRITTEN, SITE, "layers.2.attn.z")], ids=len)
 def test_the_identity_coder_changes_nothing_at_all(lm: LanguageModel, sites: tuple[str, ...]) -> None:
     coder = _identity_coder(lm, *sites)
-    measured = measure_splicing(lm, coder, _batches(lm), torch.ones(coder.wiring.d_write))
+    measured = _spliced(lm, coder, torch.ones(coder.wiring.d_write))
     assert measured.figures["ce_spliced"] == measured.figures["ce_clean"]
     assert measured.figures["kl"] == 0.0
     assert measured.figures["loss_recovered_zero"] == 1.0
@@ -90,7 +94,7 @@ def test_the_identity_coder_changes_nothing_at_all(lm: LanguageModel, sites: tup
 
 def test_ablations_equal_a_model_whose_site_is_overwritten(lm: LanguageModel) -> None:
     mean = torch.randn(lm.width(SITE))
-    figures = measure_splicing(lm, _zero_coder(lm, SITE), _batches(lm), mean).figures
+    figures = _spliced(lm, _zero_coder(lm, SITE), mean).figures
     block = _blocks(lm)[1]
     assert figures["ce_clean"] == pytest.approx(_loss(lm, {}), rel=1e-6)
     assert figures["ce_zero_ablated"] == pytest.approx(_loss(lm, {block: lambda _, x: torch.zeros(1)}), rel=1e-6)
@@ -100,7 +104,7 @@ def test_ablations_equal_a_model_whose_site_is_overwritten(lm: LanguageModel) ->
 
 
 def test_ablating_does_damage_on_a_site_that_matters(lm: LanguageModel) -> None:
-    figures = measure_splicing(lm, _zero_coder(lm, SITE), _batches(lm), torch.zeros(lm.width(SITE))).figures
+    figures = _spliced(lm, _zero_coder(lm, SITE), torch.zeros(lm.width(SITE))).figures
     assert figures["kl"] > 0.01
 
 
@@ -114,7 +118,7 @@ def test_a_transcoder_stands_in_for_the_module_between_its_sites(lm: LanguageMod
         coder = _linear_coder(Wiring.transcoder(read, written, skip=True), torch.zeros_like(matrix))
         assert coder.W_skip is not None
         coder.W_skip.copy_(matrix.T)
-    figures = measure_splicing(lm, coder, _batches(lm), mean).figures
+    figures = _spliced(lm, coder, mean).figures
     mlp = _blocks(lm)[1].mlp
     assert figures["ce_spliced"] == pytest.approx(_loss(lm, {mlp: lambda x, _: x @ matrix}), rel=1e-5)
     assert figures["ce_zero_ablated"] == pytest.approx(_loss(lm, {mlp: lambda _, y: torch.zeros(1)}), rel=1e-6)
@@ -127,7 +131,7 @@ def test_a_crosscoder_writes_all_its_sites_from_the_models_own_activations(lm: L
     wiring = Wiring.crosscoder(*_ports(lm, SITE, LATER))
     coder = _linear_coder(wiring, 0.5 * torch.eye(wiring.d_read))
     mean = torch.randn(wiring.d_write)
-    figures = measure_splicing(lm, coder, _batches(lm), mean).figures
+    figures = _spliced(lm, coder, mean).figures
     tokens = torch.cat([batch.token_ids for batch in _batches(lm)])
     clean = lm.capture(tokens, [SITE, LATER])
     first, second = _blocks(lm)[1:3]
@@ -136,6 +140,18 @@ def test_a_crosscoder_writes_all_its_sites_from_the_models_own_activations(lm: L
     means = dict(zip((first, second), mean.split([port.width for port in wiring.writes]), strict=True))
     by_hand = _loss(lm, {block: lambda _, x, m=m: m for block, m in means.items()})
     assert figures["ce_mean_ablated"] == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_coders_measured_together_have_the_figures_that_each_has_alone(lm: LanguageModel) -> None:
+    splices = {
+        "zero": Splice(_zero_coder(lm, SITE), torch.randn(lm.width(SITE))),
+        "identity": Splice(_identity_coder(lm, SITE), torch.randn(lm.width(SITE))),
+        "later": Splice(_zero_coder(lm, LATER), torch.randn(lm.width(LATER))),
+    }
+    splices["identity"] = splices["identity"]._replace(mean_D=splices["zero"].mean_D)  # they write the same rows
+    together = measure_splicing(lm, splices, _batches(lm))
+    assert together == {name: _spliced(lm, *splice) for name, splice in splices.items()}
+    assert together["zero"] != together["later"]
 
 
 @pytest.mark.parametrize(
@@ -155,8 +171,9 @@ def test_row_figures_are_those_of_all_rows_together(
         coder.W_skip.normal_()
     sites = list(dict.fromkeys(reads + writes))
     rows = [rows_of(batch, gpt2.capture(batch.token_ids, sites)) for batch in batches]
-    seen: list[tuple[TokenBatch, Rows, Codes]] = []
-    result = measure_rows(coder, zip(batches, rows, strict=True), lambda *seen_now: seen.append(seen_now))
+    measures = RowMeasures(coder)
+    codes = [measures.update(batch) for batch in rows]
+    result = measures.compute()
 
     whole = {site: torch.cat([batch.activations[site] for batch in rows]) for site in sites}
     x, y = (torch.cat([whole[site] for site in side], dim=1) for side in (reads, writes))
@@ -173,5 +190,5 @@ def test_row_figures_are_those_of_all_rows_together(
     assert figures["explained_variance"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(result.mean_D, y.mean(0), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(result.density_L, (dense > 0).double().mean(0), check_dtype=False)
-    assert [len(rows) for _, rows, _ in seen] == [32, 32, 32]
+    torch.testing.assert_close(torch.cat([part.dense() for part in codes]), dense)
     assert all(math.isfinite(error) for error in result.measured.standard_errors.values())

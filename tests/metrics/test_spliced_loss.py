@@ -28,6 +28,16 @@ def _log(*shares: float) -> list[float]:
     return [math.log(share) for share in shares]
 
 
+def test_padding_is_not_predicted() -> None:
+    batch = _batch()
+    shorter = SplicedLosses(
+        batch.token_ids[:, :6], batch.clean[:, :6], {k: v[:, :6] for k, v in batch.replaced.items()}
+    )
+    padding = torch.zeros_like(batch.token_ids, dtype=torch.bool)
+    padding[:, 6:] = True
+    assert _figures(batch._replace(is_padding=padding)) == pytest.approx(_figures(shorter), rel=1e-12)
+
+
 def test_one_next_token_is_worked_by_hand() -> None:
     """Tokens (0, 1): the logits at the first position predict the 1; those at the last predict nothing."""
     unused = [0.0, 0.0]

@@ -34,7 +34,8 @@ def _documents(*texts: str) -> list[Document]:
 
 def _packed(model: LanguageModel, documents: list[Document], config: PackingConfig, batch: int = 7) -> TokenBatch:
     batches = list(pack(documents, model, config, batch))
-    return TokenBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+    fields = ("token_ids", "document_ids", "is_content")
+    return TokenBatch(*(torch.cat([getattr(batch, field) for batch in batches]) for field in fields))
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,10 @@ def test_a_finished_coder_learns_no_more() -> None:
 
 def test_reports_come_at_the_steps_asked_for_and_at_the_end() -> None:
     config = TrainingConfig(rows=25 * 100, batch=100, buffer=200, log_every=7)
-    reports = list(train([runs.trainee_of()], runs.data(100, size=100), config))
+    reports = list(train([runs.trainee_of(config=config)], runs.data(100, size=100), config))
     assert [report.step for report in reports] == [0, 7, 14, 21, 24]
     assert [report.rows for report in reports] == [100, 800, 1500, 2200, 2500]
-    assert reports[0].metrics["batch_topk"].keys() == {"mse", "l0", "explained_variance", "dead_share"}
+    assert reports[0].metrics["batch_topk"].keys() == {"lr", "mse", "l0", "explained_variance", "dead_share"}
     assert reports[0].metrics["batch_topk"]["l0"] == 4.0
 
 
@@ -149,14 +149,15 @@ def test_the_last_step_is_the_one_that_reaches_the_rows_asked_for() -> None:
     config = TrainingConfig(rows=701, batch=100, buffer=200, log_every=100)
     assert config.n_steps == 8
     stream = runs.Counted(runs.data(100, size=100))
-    reports = list(train([runs.trainee_of()], stream, config))
+    reports = list(train([runs.trainee_of(config=config)], stream, config))
     assert reports[-1].rows == 800
     assert stream.n_taken == 8
 
 
 def test_the_learning_rate_follows_the_schedule() -> None:
     config = TrainingConfig(rows=1000, batch=100, buffer=200, lr=0.01, warm_up=0.2, decay=0.5, log_every=1)
-    rates = [report.lr for report in train([runs.trainee_of()], runs.data(10, size=100), config)]
+    reports = train([runs.trainee_of(config=config)], runs.data(10, size=100), config)
+    rates = [report.metrics["batch_topk"]["lr"] for report in reports]
     by_hand = [0.005, 0.01, 0.01, 0.01, 0.01, 0.008, 0.006, 0.004, 0.002, 0.0]
     assert rates == pytest.approx(by_hand)
 

@@ -1,6 +1,7 @@
 """Resampling within a run: when it happens, what it reads, and what the learning rate does."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -69,26 +70,28 @@ def test_resampled_latents_come_to_life() -> None:
 def test_after_resampling_the_learning_rate_is_a_tenth_and_rises_again() -> None:
     """With no memory, Adam moves every number by the learning rate, so the weights themselves tell it."""
     trainee = _with_silent_latents()
-    moved, before = [], trainee.coder.b_dec.detach().clone()
-    for _ in train([trainee], runs.data(100, size=100), RESAMPLING):
+    moved, reported, before = [], [], trainee.coder.b_dec.detach().clone()
+    for report in train([trainee], runs.data(100, size=100), RESAMPLING):
         moved.append((trainee.coder.b_dec - before).abs().median().item())
+        reported.append(report.metrics["relu"]["lr"])
         before = trainee.coder.b_dec.detach().clone()
     # a fifth of 40 steps from the tenth on
     by_hand = [1e-3] * 10 + [1e-3 * (0.1 + 0.9 * i / 8) for i in range(8)] + [1e-3] * 22
     assert moved == pytest.approx(by_hand, rel=1e-4)
+    assert reported == pytest.approx(by_hand, rel=1e-12)
 
 
-def test_without_dead_latents_nothing_is_read_or_slowed_for_resampling() -> None:
-    config = TrainingConfig(
-        rows=20 * 100, batch=100, buffer=200, resample_at=(0.5,), resample_rows=1_000, dead_window=10**9
-    )
+def test_without_dead_latents_the_rows_for_resampling_are_left_out_and_nothing_is_slowed() -> None:
+    """So that a coder does not depend on whether another one beside it has dead latents."""
     plain = TrainingConfig(rows=20 * 100, batch=100, buffer=200, dead_window=10**9)
-    trainees = [runs.trainee_of("relu"), runs.trainee_of("relu")]
-    for trainee, settings in zip(trainees, (config, plain), strict=True):
-        stream = runs.Counted(runs.data(100, size=100))
-        list(train([trainee], stream, settings))
-        assert stream.n_taken == 20
-    for a, b in zip(*map(runs.weights_of, (trainee.coder for trainee in trainees)), strict=True):
+    config = replace(plain, resample_at=(0.5,), resample_rows=1_000)
+    resampling, without = runs.trainee_of("relu", config=config), runs.trainee_of("relu", config=plain)
+    stream = runs.Counted(runs.data(100, size=100))
+    list(train([resampling], stream, config))
+    assert stream.n_taken == 30
+    batches = list(runs.data(30, size=100))
+    list(train([without], [*batches[:11], *batches[21:]], plain))
+    for a, b in zip(*map(runs.weights_of, (resampling.coder, without.coder)), strict=True):
         assert torch.equal(a, b)
 
 

@@ -7,33 +7,80 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.errors import UserError
-from unweave.types import Rows
+from unweave.types import Rows, TextPosition
 
 
-def shuffled(
-    rows: Iterable[Rows], n_buffer: int, batch: int, generator: torch.Generator
-) -> Iterator[dict[str, Float[Tensor, "B _"]]]:
+class Shuffle:
     """Batches of ``batch`` rows per site in random order; every row comes out exactly once.
 
     A buffer of ``n_buffer`` rows is filled, then half of it is served at random and the served places are filled anew.
     When the source ends, what is left is served; the last batch may be smaller.
     """
-    if n_buffer < 2 * batch:
-        raise UserError(f"the shuffle buffer needs at least two batches of rows, got {n_buffer} for batches of {batch}")
-    buffer = _Buffer(n_buffer)
-    source = iter(rows)
-    more = True
-    while more or buffer.n_filled:
-        more = more and buffer.fill(source)
+
+    def __init__(self, rows: Iterable[Rows], n_buffer: int, batch: int, generator: torch.Generator) -> None:
+        if n_buffer < 2 * batch:
+            raise UserError(f"the shuffle buffer needs at least two batches of rows, got {n_buffer} for {batch}")
+        self.batch = batch
+        self.generator = generator
+        self._source = iter(rows)
+        self._buffer = _Buffer(n_buffer)
+        self._more = True
+        self._served = torch.empty(0, dtype=torch.int64)
+        """Places of the buffer that are served before it is filled again, in order."""
+        self._next = 0
+
+    def __iter__(self) -> Iterator[dict[str, Float[Tensor, "B _"]]]:
+        return self
+
+    def __next__(self) -> dict[str, Float[Tensor, "B _"]]:
+        if self._next == len(self._served):
+            self._refill()
+        chosen = self._served[self._next : self._next + self.batch]
+        self._next += len(chosen)
+        return self._buffer.take(chosen)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the buffer; 0 before the first batch."""
+        return sum(storage.nbytes for storage in self._buffer.storage.values())
+
+    @property
+    def after(self) -> TextPosition | None:
+        """Where the source has to go on for ``load_state``; None where it does not say."""
+        return self._buffer.after
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that decides which batches come, apart from the source."""
+        buffer = self._buffer
+        state = {
+            "generator": self.generator.get_state(),
+            "served": self._served,
+            "next": torch.tensor(self._next),
+            "more": torch.tensor(self._more),
+        }
+        state |= {f"buffer.{site}": x[: buffer.n_filled] for site, x in buffer.storage.items()}
+        return state | {f"spill.{site}": x for site, x in buffer.spill.items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on exactly as the shuffle whose ``state`` this was, if the source goes on where its source stood."""
+        self.generator.set_state(state["generator"])
+        self._served, self._next, self._more = state["served"], int(state["next"]), bool(state["more"])
+        for name, x in state.items():
+            kind, _, site = name.partition(".")
+            if kind == "buffer":
+                self._buffer.restore(site, x)
+            elif kind == "spill":
+                self._buffer.spill[site] = x
+
+    def _refill(self) -> None:
+        buffer = self._buffer
+        buffer.free(self._served)
+        self._more = self._more and buffer.fill(self._source)
         if not buffer.n_filled:
-            return
-        order = torch.randperm(buffer.n_filled, generator=generator)
-        served = order[: n_buffer // 2 // batch * batch] if more else order
-        for chosen in served.split(batch):
-            yield buffer.take(chosen)
-        buffer.free(served)
-        if not more:
-            return
+            raise StopIteration
+        order = torch.randperm(buffer.n_filled, generator=self.generator)
+        self._served = order[: buffer.n_places // 2 // self.batch * self.batch] if self._more else order
+        self._next = 0
 
 
 class _Buffer:
@@ -44,6 +91,7 @@ class _Buffer:
         self.n_filled = 0
         self.storage: dict[str, Tensor] = {}
         self.spill: dict[str, Tensor] = {}
+        self.after: TextPosition | None = None
 
     def fill(self, source: Iterator[Rows]) -> bool:
         """Fill all places; False once the source has ended."""
@@ -55,9 +103,15 @@ class _Buffer:
                 rows = next(source, None)
                 if rows is None:
                     return False
-                activations = rows.activations
+                activations, self.after = rows.activations, rows.after
             self._put(activations)
         return True
+
+    def restore(self, site: str, x: Float[Tensor, "B _"]) -> None:
+        """Hold these rows of a site."""
+        self.storage[site] = x.new_empty(self.n_places, x.shape[1])
+        self.storage[site][: len(x)] = x
+        self.n_filled = len(x)
 
     def take(self, places: Int[Tensor, " B"]) -> dict[str, Float[Tensor, "B _"]]:
         return {site: storage[places.to(storage.device)] for site, storage in self.storage.items()}

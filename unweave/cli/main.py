@@ -17,29 +17,101 @@ app = typer.Typer(
 )
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings of the recipe to change, such as coder.k=64.")]
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/demo.", metavar="RUN")]
+OutOfRun = Annotated[Path | None, typer.Option("--out", help="Folder of the run.", show_default="runs/<recipe>")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that comes with unweave: demo.")],
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that comes with unweave: demo.")] = "",
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/<recipe>")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    out: OutOfRun = None,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with this run, which was cut short, from its last checkpoint.")
+    ] = None,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume with a recipe or settings that differ from the run's.")
+    ] = False,
+    allow_previous: Annotated[
+        bool, typer.Option("--allow-previous", help="Resume from the checkpoint before one that is damaged.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a coder, measure it, and write a report about its latents."""
     from unweave.pipelines.progress import Watch
 
-    with Watch(quiet=quiet).waiting("starting"):
-        from unweave.cli.tables import print_findings, print_results
-        from unweave.pipelines import train as main_job
-        from unweave.pipelines.report import diagnose_run
+    watch = Watch(quiet=quiet)
+    if resume is not None:
+        if out is not None or overwrite:
+            raise UserError("--resume goes on in the run's own folder; leave out --out and --overwrite")
+        with watch.waiting("starting"):
+            from unweave.pipelines.resume import resume as go_on
 
-    run = main_job.train(recipe, *(overrides or []), out=out, overwrite=overwrite, quiet=quiet)
-    print_results(run)
-    print_findings(diagnose_run(run))
-    typer.echo(f"report: {run.path / 'report' / 'index.html'}")
+        # what looks like a setting in the first place is one, as a run that is resumed has a recipe
+        given = [text for text in (recipe, *(overrides or [])) if text]
+        other = given.pop(0) if given and "=" not in given[0] else ""
+        path = go_on(resume, watch, other, given, allow_changes=allow_changes, allow_previous=allow_previous)
+    else:
+        if not recipe:
+            raise UserError("which recipe? give a TOML file or a recipe that comes with unweave, such as demo")
+        with watch.waiting("starting"):
+            from unweave.pipelines import train as main_job
+
+        path = main_job.train(recipe, *(overrides or []), out=out, overwrite=overwrite, quiet=quiet).path
+    _print_run(path)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that comes with unweave: demo.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change; lists make a grid, such as 'coder.k=[16, 32]'.")
+    ] = None,
+    out: OutOfRun = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train many coders in one pass of the model, and compare what sparsity costs them."""
+    from unweave.pipelines.progress import Watch
+
+    watch = Watch(quiet=quiet)
+    with watch.waiting("starting"):
+        from unweave.pipelines.recipe import read_plan
+        from unweave.pipelines.run_plan import default_folder
+        from unweave.pipelines.sweep import run_sweep
+
+    folder = default_folder(recipe, out)
+    run_sweep(read_plan(recipe, overrides or []), folder, watch, overwrite=overwrite)
+    _print_run(folder)
+
+
+@app.command()
+def harvest(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that comes with unweave: demo.")],
+    overrides: Overrides = None,
+    out: Annotated[str, typer.Option(help="Folder or fsspec address.", show_default="the recipe's cache")] = "",
+    rows: Annotated[int | None, typer.Option(help="Rows in all.", show_default="training.rows")] = None,
+    dtype: Annotated[str, typer.Option(help="How rows are stored: bfloat16, float32 or int8.")] = "bfloat16",
+    shard_rows: Annotated[int, typer.Option(help="Rows after which a shard ends.")] = 65_536,
+    sites: Annotated[str, typer.Option(help="Sites, with commas.", show_default="those of the recipe")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Write activations of the training text to disk, for training with `cache = ADDRESS`; run again to go on."""
+    from unweave.pipelines.progress import Watch
+
+    with Watch(quiet=quiet).waiting("starting"):
+        from unweave.pipelines import harvest as filling
+
+    names = [site.strip() for site in sites.split(",") if site.strip()]
+    what = {"rows": rows, "dtype": dtype, "shard_rows": shard_rows, "sites": names}
+    try:
+        shards = filling.harvest(recipe, *(overrides or []), out=out, quiet=quiet, **what)
+    except KeyboardInterrupt as stop:
+        typer.echo(str(stop) or "stopped", err=True)
+        raise typer.Exit(130) from stop
+    typer.echo(shards.describe())
 
 
 @app.command()
@@ -131,10 +203,29 @@ def truth(
 
     config = build(TruthBench, apply_overrides({}, settings or []), "bench")
     names = [name.strip() for name in architectures.split(",") if name.strip()]
-    marks = list(bench_truth(config, names, watch))
-    if json is not None:
-        write_marks(json, config, marks)
+    marks = []
+    for mark in bench_truth(config, names, watch):
+        marks.append(mark)
+        if json is not None:
+            write_marks(json, config, marks)
     print_marks(config, marks)
+
+
+def _print_run(path: Path) -> None:
+    """What was found, and where to look: of one coder, or of a sweep."""
+    from unweave.cli.tables import print_findings, print_results, print_sweep
+    from unweave.pipelines.recipe import read_plan
+    from unweave.pipelines.report import diagnose_run
+    from unweave.pipelines.sweep import swept_coders
+    from unweave.storage.run_folder import Run
+
+    plan = read_plan(str(path / "config.toml"), [])
+    if plan.is_grid:
+        print_sweep(path, swept_coders(path, plan))
+    else:
+        print_results(Run(path))
+        print_findings(diagnose_run(Run(path)))
+    typer.echo(f"report: {path / 'report' / 'index.html'}")
 
 
 @app.callback(invoke_without_command=True)

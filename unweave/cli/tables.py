@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from unweave.analysis.doctor import Finding
 from unweave.analysis.latent_records import Example, TokenWeight
+from unweave.analysis.pareto import SweptCoder
 from unweave.config import describe
 from unweave.metrics import definitions
 from unweave.pipelines.bench_truth import Marked, TruthBench
@@ -33,6 +35,18 @@ def print_results(run: Run) -> None:
         if name in results:
             error = results["standard_errors"].get(name)
             table.add_row(definition.title, _figure(name, results[name]), _figure(name, error), definition.good)
+    _console().print(table)
+
+
+def print_sweep(path: Path, coders: list[SweptCoder]) -> None:
+    """One line for each coder of a sweep, sparsest first within a line of its chart."""
+    table = Table(title=f"{path}: {len(coders)} coders", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("coder")
+    shown = ("l0", "explained_variance", "loss_recovered_mean", "dead_share", "dense_share")
+    for heading in ("L0", "EV", "loss recovered", "dead", "dense"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for coder in sorted(coders, key=lambda coder: (coder.line, coder.figures["l0"])):
+        table.add_row(coder.name, *(_figure(name, coder.figures[name]) for name in shown))
     _console().print(table)
 
 

@@ -14,23 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
-from unweave.errors import UserError
+from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.kernels.selection import TopKOfRow
 from unweave.types import Codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbsTopKConfig(AuxKConfig):
+class AbsTopKConfig(FallingKConfig):
     """Settings of an AbsTopK coder."""
 
     k: int = 32
     """Active latents per row, of either sign."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
 
 
 @final
@@ -46,7 +41,7 @@ class AbsTopK(SparseCoder):
         return self.active(x_BD, TopKOfRow(self.config.k, signed=True))
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
-        codes = self.active(x_BD, TopKOfRow(self.config.k, signed=True))
+        codes = self.active(x_BD, TopKOfRow(whole_k_at(self.config, moment.progress), signed=True))
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)}
         losses |= aux_losses(self, x_BD, y_BD, y_hat_BD, moment, signed=True)

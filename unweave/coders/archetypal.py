@@ -22,7 +22,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unweave.coders.base import PUBLISHED, CoderStep, Moment, SparseCoder, mean_squared_error
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
+from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
 from unweave.kernels.selection import TopKOfRow
@@ -33,7 +34,7 @@ _TRAINED = ("mixing", "relaxation", "log_scale")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchetypalConfig(AuxKConfig):
+class ArchetypalConfig(FallingKConfig):
     """Settings of an archetypal coder."""
 
     k: int = 32
@@ -48,8 +49,6 @@ class ArchetypalConfig(AuxKConfig):
     def __post_init__(self) -> None:
         self._fill(decoder_norm="free", encoder_init_gain=1.0, n_candidates=self.n_latents)
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
         if self.decoder_norm != "free":
             raise UserError(f'archetypal needs coder.decoder_norm="free", got {self.decoder_norm!r}; delta bounds it')
         if self.decoder_init_norm not in (None, 1.0) or self.active_subspace:
@@ -88,7 +87,7 @@ class Archetypal(SparseCoder):
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         W_dec = self.compose()
-        codes = self.active(x_BD, TopKOfRow(self.config.k))
+        codes = self.active(x_BD, TopKOfRow(whole_k_at(self.config, moment.progress)))
         y_hat_BD = sparse_decode(codes, W_dec) + self.b_dec
         if self.W_skip is not None:
             y_hat_BD = y_hat_BD + x_BD @ self.W_skip.T

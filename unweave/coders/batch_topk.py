@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
+from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import FallingKConfig, k_at
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
 from unweave.kernels.selection import Above, TopKOfBatch
@@ -23,7 +24,7 @@ from unweave.types import Codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchTopKConfig(AuxKConfig):
+class BatchTopKConfig(FallingKConfig):
     """Settings of a BatchTopK coder."""
 
     k: int | float = 32
@@ -33,8 +34,6 @@ class BatchTopKConfig(AuxKConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k:g} with n_latents={self.n_latents}")
         if not 0 <= self.threshold_decay < 1:
             raise UserError(f"coder.threshold_decay must be in [0, 1), got {self.threshold_decay}")
 
@@ -58,7 +57,7 @@ class BatchTopK(SparseCoder):
         return self.active(x_BD, Above(self.threshold))
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
-        codes = self.active(x_BD, TopKOfBatch(self.config.k))
+        codes = self.active(x_BD, TopKOfBatch(k_at(self.config, moment.progress)))
         follow_threshold(self.threshold, codes, self.config.threshold_decay)
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)}

@@ -3,7 +3,8 @@
 With h = (x - b_dec) W_enc^T + b_enc, f keeps the k largest positive entries of h in each row: v_1 >= v_2 >= ... of
 latents i_1, i_2, ... The j largest alone write y_hat_j = sum_{t <= j} v_t w_(i_t) + b_dec. Loss: the mean over j in J
 of |y - y_hat_j|^2, summed over D and averaged over B, plus AuxK for dead latents on the error of y_hat_k. J is {1..k},
-or the ``budgets`` given. In use it keeps k latents; codes narrowed to the j largest of each row serve a budget of j.
+or the ``budgets`` given, and k, where that is still above its end. In use it keeps k latents; codes narrowed to the j
+largest of each row serve a budget of j.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
+from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.coders.prefix_loss import prefix_loss
 from unweave.errors import UserError
 from unweave.kernels.selection import TopKOfRow
@@ -22,7 +24,7 @@ from unweave.types import Codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class HierarchicalTopKConfig(AuxKConfig):
+class HierarchicalTopKConfig(FallingKConfig):
     """Settings of a HierarchicalTopK coder."""
 
     k: int = 32
@@ -32,8 +34,6 @@ class HierarchicalTopKConfig(AuxKConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
         ascends = all(a < b for a, b in zip((0, *self.budgets), self.budgets, strict=False))
         if not ascends or self.budgets[-1:] not in ((), (self.k,)):
             raise UserError(f"coder.budgets must ascend from at least 1 to k={self.k}, got {list(self.budgets)}")
@@ -52,8 +52,9 @@ class HierarchicalTopK(SparseCoder):
         return self.active(x_BD, TopKOfRow(self.config.k))
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
-        codes = self.active(x_BD, TopKOfRow(self.config.k))
-        budgets = torch.tensor(self.config.budgets or range(1, self.config.k + 1), device=x_BD.device)
+        k = whole_k_at(self.config, moment.progress)
+        codes = self.active(x_BD, TopKOfRow(k))
+        budgets = torch.tensor(sorted({*(self.config.budgets or range(1, k + 1)), k}), device=x_BD.device)
         groups_E = torch.bucketize(_rank_in_row(codes), budgets, right=True)
         order = (codes.row_ids * len(budgets) + groups_E).argsort(stable=True)
         ranked = Codes(codes.values[order], codes.latent_ids[order], codes.row_offsets, codes.n_latents)

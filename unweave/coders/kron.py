@@ -22,7 +22,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
-from unweave.coders.dead_loss import AuxKConfig, unexplained
+from unweave.coders.dead_loss import unexplained
+from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
 from unweave.kernels.latent_values import latent_sum
@@ -36,7 +37,7 @@ MAX_SLOPE = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class KronConfig(AuxKConfig):
+class KronConfig(FallingKConfig):
     """Settings of a KronSAE."""
 
     k: int = 32
@@ -48,8 +49,6 @@ class KronConfig(AuxKConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
         if self.n_p < 1 or self.n_q < 1:
             raise UserError(f"coder.n_p and coder.n_q must be at least 1, got {self.n_p} and {self.n_q}")
         if self.n_latents % (self.n_p * self.n_q):
@@ -101,12 +100,12 @@ class Kron(SparseCoder):
 
     @torch.no_grad()
     def encode(self, x_BD: Float[Tensor, "B D"]) -> Codes:
-        return self._largest(self._halves(self._centred(x_BD, self.centre)))
+        return self._largest(self._halves(self._centred(x_BD, self.centre)), self.config.k)
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         centred_BD = self._centred(x_BD, self.centre)
         halves = self._halves(centred_BD)
-        codes = self._both(centred_BD, halves, self._largest(halves))
+        codes = self._both(centred_BD, halves, self._largest(halves, whole_k_at(self.config, moment.progress)))
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)} | self._aux_losses(x_BD, y_BD, y_hat_BD, moment.dead)
         return CoderStep(losses, codes, y_hat_BD)
@@ -125,17 +124,17 @@ class Kron(SparseCoder):
         return Halves(F.linear(centred_BD, self.W_p, self.b_p), F.linear(centred_BD, self.W_q, self.b_q))
 
     @torch.no_grad()
-    def _largest(self, halves: Halves) -> Codes:
+    def _largest(self, halves: Halves, k: int) -> Codes:
         """The k largest latents of each row, without gradient."""
         config = self.config
         p_BHI, q_BHJ = (torch.relu(half).unflatten(1, (config.n_heads, -1)) for half in halves)
         bounds_BH = p_BHI.amax(2) * q_BHJ.amax(2)
-        n = min(config.k, config.n_heads)
+        n = min(k, config.n_heads)
         heads_Bn = bounds_BH.topk(n, dim=1).indices.sort(1).values
         p_BnI = p_BHI.take_along_dim(heads_Bn[:, :, None], dim=1)
         q_BnJ = q_BHJ.take_along_dim(heads_Bn[:, :, None], dim=1)
         z = (p_BnI[..., None] * q_BnJ[:, :, None]).sqrt().flatten(1)
-        found = select(z, TopKOfRow(config.k))
+        found = select(z, TopKOfRow(k))
         per_head = config.n_p * config.n_q
         heads = heads_Bn[found.row_ids, found.latent_ids // per_head]
         latent_ids = heads * per_head + found.latent_ids % per_head

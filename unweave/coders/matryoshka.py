@@ -26,6 +26,7 @@ from torch import Tensor
 from unweave.coders.base import CoderStep, Moment, SparseCoder
 from unweave.coders.batch_topk import BatchTopKConfig, follow_threshold
 from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import k_at
 from unweave.coders.prefix_loss import prefix_loss
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
@@ -79,7 +80,7 @@ class Matryoshka(SparseCoder):
         return self.active(x_BD, Above(self.threshold))
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
-        codes = self.active(x_BD, TopKOfBatch(self.config.k))
+        codes = self.active(x_BD, TopKOfBatch(k_at(self.config, moment.progress)))
         follow_threshold(self.threshold, codes, self.config.threshold_decay)
         ends = torch.tensor(self.prefix_lengths(moment.progress), device=x_BD.device)
         groups_E = torch.bucketize(codes.latent_ids, ends, right=True)

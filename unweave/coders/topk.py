@@ -13,14 +13,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
-from unweave.coders.dead_loss import AuxKConfig, aux_losses
+from unweave.coders.dead_loss import aux_losses
+from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.errors import UserError
 from unweave.kernels.selection import TopKOfRow, narrow
 from unweave.types import Codes
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopKConfig(AuxKConfig):
+class TopKConfig(FallingKConfig):
     """Settings of a TopK coder."""
 
     k: int = 32
@@ -30,8 +31,6 @@ class TopKConfig(AuxKConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.k <= self.n_latents:
-            raise UserError(f"coder.k needs 0 < k <= n_latents, got k={self.k} with n_latents={self.n_latents}")
         if self.multi_k == 1 or self.multi_k < 0:
             raise UserError(f"coder.multi_k must be 0 or at least 2, got {self.multi_k}")
 
@@ -49,12 +48,13 @@ class TopK(SparseCoder):
         return self.active(x_BD, TopKOfRow(self.config.k))
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
-        many = min(self.n_latents, max(1, self.config.multi_k) * self.config.k)
+        k = whole_k_at(self.config, moment.progress)
+        many = min(self.n_latents, max(1, self.config.multi_k) * k)
         wide = self.active(x_BD, TopKOfRow(many))
-        codes = narrow(wide, TopKOfRow(self.config.k)) if many > self.config.k else wide
+        codes = narrow(wide, TopKOfRow(k)) if many > k else wide
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)}
-        if many > self.config.k:
+        if many > k:
             losses["multi"] = mean_squared_error(self.reconstruct(wide, x_BD), y_BD) / 8
         losses |= aux_losses(self, x_BD, y_BD, y_hat_BD, moment)
         return CoderStep(losses, codes, y_hat_BD)

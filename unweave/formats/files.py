@@ -26,3 +26,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def sha256(data: bytes) -> str:
     """The checksum in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The checksum of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

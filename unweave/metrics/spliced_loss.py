@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unweave.metrics.base import Definition, Metric
@@ -26,6 +26,8 @@ class SplicedLosses(NamedTuple):
     clean: Float[Tensor, "N T V"]
     replaced: Mapping[str, Float[Tensor, "N T V"]]
     """Logits under ``spliced``, ``zero_ablated`` and ``mean_ablated``."""
+    is_padding: Bool[Tensor, "N T"] | None = None
+    """Where a token is not to be predicted; None: nowhere."""
 
 
 @final
@@ -72,12 +74,16 @@ class SplicedLoss(Metric[SplicedLosses]):
         self.replaced = dict.fromkeys(self.variants, 0.0)
 
     def update(self, batch: SplicedLosses) -> None:
-        targets = batch.token_ids[:, 1:].flatten().to(batch.clean.device)
+        device = batch.clean.device
+        padding = torch.zeros_like(batch.token_ids, dtype=torch.bool) if batch.is_padding is None else batch.is_padding
+        counted = (~padding[:, 1:]).flatten().nonzero().flatten()
+        targets = batch.token_ids[:, 1:].flatten()[counted].to(device)
+        counted = counted.to(device)
         self.n_tokens += targets.shape[0]
-        clean = batch.clean[:, :-1].flatten(0, 1)
+        clean = batch.clean[:, :-1].flatten(0, 1)[counted]
         self.clean += _cross_entropy(clean, targets)
         for variant in self.variants:
-            logits = batch.replaced[variant][:, :-1].flatten(0, 1)
+            logits = batch.replaced[variant][:, :-1].flatten(0, 1)[counted]
             self.replaced[variant] += _cross_entropy(logits, targets)
             if variant == "spliced":
                 self.kl += _kl(clean, logits)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
-from string import Template
 
 from unweave.analysis.doctor import Finding
 from unweave.analysis.latent_records import LatentRecord
@@ -13,9 +11,28 @@ from unweave.pages.featured import RULE
 from unweave.pages.fragments import census, facts_list, figure_rows, findings_list, headline_tiles, loss_ladder
 from unweave.pages.latent_data import TokenTable, latent_chunks, latent_index
 from unweave.pages.overview import density_histogram, overview
+from unweave.pages.shell import assets, page
 
-_STATIC = files("unweave.pages") / "static"
-_ASSETS = (".css", ".js", ".svg")
+_REPORT_SCRIPTS = (
+    "assets/store.js",
+    "assets/elements.js",
+    "assets/tokens.js",
+    "data/report.js",
+    "assets/featured.js",
+    "assets/plotly.min.js",
+    "assets/charts.js",
+    "assets/report.js",
+)
+_LATENT_SCRIPTS = (
+    "assets/store.js",
+    "assets/elements.js",
+    "assets/tokens.js",
+    "data/tokens.js",
+    "data/latents.js",
+    "assets/latent_list.js",
+    "assets/latent_view.js",
+    "assets/latents.js",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +61,14 @@ class ReportData:
 
 def report_files(data: ReportData) -> dict[str, str]:
     """Relative path to content of each file of the report; ``index.html`` is the first page."""
-    from plotly.offline import get_plotlyjs  # slow to import, and only a report needs it
-
+    title = f"{data.name} · unweave"
     pages = {
-        "index.html": _page("index.html", _index_texts(data)),
-        "latents.html": _page("latents.html", {"name": escape(data.name)}),
+        "index.html": page("index.html", "report", f"{title} report", _REPORT_SCRIPTS, _index_texts(data)),
+        "latents.html": page(
+            "latents.html", "browser", f"Latents · {title}", _LATENT_SCRIPTS, {"name": escape(data.name)}
+        ),
     }
-    assets = {f"assets/{f.name}": f.read_text("utf-8") for f in _STATIC.iterdir() if f.name.endswith(_ASSETS)}
-    assets["assets/plotly.min.js"] = get_plotlyjs()
-    return pages | assets | {f"data/{name}.js": text for name, text in _data_scripts(data).items()}
+    return pages | assets() | {f"data/{name}.js": text for name, text in _data_scripts(data).items()}
 
 
 def _data_scripts(data: ReportData) -> dict[str, str]:
@@ -80,7 +96,3 @@ def _index_texts(data: ReportData) -> dict[str, str]:
         "n_tokens": f"{densities['n_tokens']:,}",
         "census": census(densities["n_latents"], densities["n_dead"], densities["n_dense"]),
     }
-
-
-def _page(name: str, texts: dict[str, str]) -> str:
-    return Template((_STATIC / name).read_text("utf-8")).substitute(texts)

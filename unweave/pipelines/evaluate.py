@@ -1,14 +1,14 @@
 """Measure a finished coder on held-out text and record all of its latents."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from unweave.activations.harvest import rows_of
-from unweave.analysis.latent_records import LatentRecord, LatentRecorder
+from unweave.analysis.latent_records import LatentRecorder
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals.core import MeasuredRows, measure_rows, measure_splicing
+from unweave.evals.core import MeasuredRows, RowMeasures, Splice, measure_splicing
 from unweave.metrics import definitions
 from unweave.models.logit_lens import promoted_and_suppressed
 from unweave.models.tokens import token_texts
@@ -35,49 +35,70 @@ def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
     coder = run.coder
     with watch.waiting("loading the model and the text"):
         bench = set_up(read_job(str(run.path / "config.toml"), overrides).recipe)
-    measure_into(run.path, bench, coder.to(bench.model.device), watch)
+    measure_into({run.path: coder.to(bench.model.device)}, bench, watch)
     run = Run(path)
     with watch.waiting("writing the report"):
         write_report(run, name=run.path.resolve().name)
     return run
 
 
-def measure_into(folder: Path, bench: Workbench, coder: SparseCoder, watch: Watch) -> None:
-    """Write ``results.json`` and ``latents.sqlite`` of a coder."""
+def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Watch) -> None:
+    """Write ``results.json`` and ``latents.sqlite`` of coders into their folders; all are measured in the same passes.
+
+    They are on the model's device.
+    """
     config = bench.recipe.evaluation
     with watch.bar("measuring latents", config.tokens) as bar:
-        rows, records = _measure_rows(bench, coder, bar)
+        measured, recorders = _measure_rows(coders, bench, bar)
     with watch.bar("measuring loss", config.splice_tokens) as bar:
         batches = bench.token_batches(bench.corpus.held_out, _SPLICE_SEQUENCES)
-        spliced = measure_splicing(bench.model, coder, _limited(batches, config.splice_tokens, bar), rows.mean_D)
-    figures = rows.measured.figures | spliced.figures
-    errors = rows.measured.standard_errors | spliced.standard_errors
-    write_json(
-        folder / "results.json",
-        {
-            **figures,
-            "n_tokens": rows.n_rows,
-            "n_latents": coder.n_latents,
-            "d_model": coder.d_model,
-            "standard_errors": errors,
-            "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
-            "definition_versions": {name: definition.version for name, definition in definitions().items()},
-        },
-    )
-    write_latents(folder / "latents.sqlite", records, token_texts(bench.model, range(bench.model.n_vocabulary)))
+        splices = {str(folder): Splice(coder, measured[folder].mean_D) for folder, coder in coders.items()}
+        spliced = measure_splicing(bench.model, splices, _limited(batches, config.splice_tokens, bar))
+    for folder, coder in coders.items():
+        rows, losses = measured[folder], spliced[str(folder)]
+        write_json(
+            folder / "results.json",
+            {
+                **rows.measured.figures,
+                **losses.figures,
+                "n_tokens": rows.n_rows,
+                "n_latents": coder.n_latents,
+                "d_model": coder.d_model,
+                "standard_errors": rows.measured.standard_errors | losses.standard_errors,
+                "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
+                "definition_versions": {name: definition.version for name, definition in definitions().items()},
+            },
+        )
+        _write_latents(folder, coder, recorders[folder], bench)
 
 
-def _measure_rows(bench: Workbench, coder: SparseCoder, bar: Bar) -> tuple[MeasuredRows, list[LatentRecord]]:
+def _measure_rows(
+    coders: Mapping[Path, SparseCoder], bench: Workbench, bar: Bar
+) -> tuple[dict[Path, MeasuredRows], dict[Path, LatentRecorder]]:
     config = bench.recipe.evaluation
-    recorder = LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
-    batches = _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar)
-    with_rows = ((batch, rows_of(batch, bench.model.capture(batch.token_ids, bench.sites))) for batch in batches)
-    measured = measure_rows(coder, with_rows, recorder.update)
+    measures = {folder: RowMeasures(coder) for folder, coder in coders.items()}
+    recorders = {
+        folder: LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
+        for folder, coder in coders.items()
+    }
+    wirings = [coder.wiring for coder in coders.values()]
+    sites = list(dict.fromkeys(port.site for wiring in wirings for port in wiring.reads + wiring.writes))
+    for batch in _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar):
+        rows = bench.rows(batch, sites)
+        for folder in coders:
+            recorders[folder].update(batch, rows, measures[folder].update(rows))
+    return {folder: measure.compute() for folder, measure in measures.items()}, recorders
+
+
+def _write_latents(folder: Path, coder: SparseCoder, recorder: LatentRecorder, bench: Workbench) -> None:
     last = coder.wiring.writes[-1]  # of several sites, the last is nearest to the logits
-    tables = promoted_and_suppressed(bench.model, last.site, coder.W_dec[:, -last.width :], config.promoted)
+    tables = promoted_and_suppressed(
+        bench.model, last.site, coder.W_dec[:, -last.width :], bench.recipe.evaluation.promoted
+    )
     promoted, suppressed = tables if tables is not None else (None, None)
-    names = [document.name for document in bench.corpus.held_out]
-    return measured, recorder.records(names, promoted, suppressed)
+    names = list(itertools.islice(bench.corpus.held_out.names(), 1 + int(recorder.documents.max())))
+    records = recorder.records(names, promoted, suppressed)
+    write_latents(folder / "latents.sqlite", records, token_texts(bench.model, range(bench.model.n_vocabulary)))
 
 
 def _limited(batches: Iterator[TokenBatch], n_tokens: int, bar: Bar) -> Iterator[TokenBatch]:

@@ -10,9 +10,10 @@ import tomli_w
 from unweave.coders import CoderConfig, architecture, architectures
 from unweave.config import apply_overrides, build, parse_toml, read_toml
 from unweave.errors import UserError, nearest
-from unweave.formats.texts import TextConfig
+from unweave.formats.texts import SourceConfig, TextConfig
 from unweave.models.language_model import EMBEDDED
 from unweave.models.tokens import PackingConfig
+from unweave.pipelines.grid import cells
 from unweave.training.config import TrainingConfig
 
 
@@ -58,6 +59,32 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state of a training is written, so that it can go on from there with the same bits."""
+
+    every_minutes: float = 10.0
+    """Minutes between two checkpoints; the last two are there while the run trains. 0: none but on Ctrl-C."""
+    kept: int = 0
+    """Checkpoints at equal distances over the run that stay when it has ended."""
+
+    def __post_init__(self) -> None:
+        if not self.every_minutes >= 0:
+            raise UserError(f"checkpoints.every_minutes must not be negative, got {self.every_minutes}")
+        if self.kept < 0:
+            raise UserError(f"checkpoints.kept must not be negative, got {self.kept}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Services that get the figures of the training, besides ``metrics.jsonl``."""
+
+    wandb: str = ""
+    """Project of Weights & Biases; WANDB_MODE=offline keeps the figures on this machine."""
+    tensorboard: bool = False
+    """Whether event files for TensorBoard are written into the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The sections of a recipe; the section ``[coder]`` has a ``type`` and that architecture's own settings."""
 
@@ -68,7 +95,11 @@ class Recipe:
     skip: bool = False
     """Whether a transcoder also has a linear path from what it reads to what it writes."""
     seed: int = 0
-    """Seeds initial weights and the order of rows."""
+    """Seeds initial weights."""
+    data_seed: int = 0
+    """Seeds the order of rows."""
+    cache: str = ""
+    """Address of activations that ``unweave harvest`` wrote: training reads them and not the model."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Which model."""
     text: TextConfig = field(default_factory=TextConfig)
@@ -77,6 +108,10 @@ class Recipe:
     """How the text is cut into sequences."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How the coder is trained."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When the state of the training is written."""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """Which services get the figures of the training."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How the coder is measured."""
 
@@ -110,8 +145,31 @@ class Job:
         return tomli_w.dumps(values)
 
 
-def read_job(recipe: str, overrides: list[str]) -> Job:
-    """The job of a TOML file, or of a recipe that comes with the package (``demo``), with dotted overrides."""
+@dataclass(frozen=True)
+class Plan:
+    """All coders of one pass: one, or a grid of them."""
+
+    values: dict[str, Any]
+    """The recipe as it was written, with its overrides."""
+    jobs: dict[str, Job]
+    """Name of each coder to what it asks for."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the coders share: everything but their sites, seeds and own settings."""
+        return next(iter(self.jobs.values())).recipe
+
+    @property
+    def is_grid(self) -> bool:
+        return len(self.jobs) > 1
+
+    def to_toml(self) -> str:
+        """TOML from which ``read_plan`` makes an equal plan; that of a single job has all defaults written out."""
+        return tomli_w.dumps(self.values) if self.is_grid else next(iter(self.jobs.values())).to_toml()
+
+
+def read_plan(recipe: str, overrides: list[str]) -> Plan:
+    """The plan of a TOML file, or of a recipe that comes with the package (``demo``), with dotted overrides."""
     packaged = builtin_recipes()
     if recipe in packaged:
         values = parse_toml(packaged[recipe], recipe)
@@ -121,18 +179,33 @@ def read_job(recipe: str, overrides: list[str]) -> Job:
         )
     else:
         values = read_toml(Path(recipe))
-    return build_job(apply_overrides(values, overrides))
+    return build_plan(apply_overrides(values, overrides))
+
+
+def build_plan(values: dict[str, Any]) -> Plan:
+    """A plan from nested dictionaries, every key checked."""
+    return Plan(values, {cell.name: _job(cell.values) for cell in cells(values, Recipe)})
+
+
+def read_job(recipe: str, overrides: list[str]) -> Job:
+    """The job of a recipe that asks for one coder."""
+    plan = read_plan(recipe, overrides)
+    if plan.is_grid:
+        raise UserError(f"{recipe} asks for {len(plan.jobs)} coders; choose one, such as {next(iter(plan.jobs))}")
+    return next(iter(plan.jobs.values()))
 
 
 def build_job(values: dict[str, Any]) -> Job:
-    """A job from nested dictionaries, every key checked."""
-    values = dict(values)
-    coder = values.pop("coder", None)
-    if not isinstance(coder, dict) or not isinstance(coder.get("type"), str):
-        raise UserError(f"a recipe needs coder.type, one of: {', '.join(architectures())}")
-    settings = {key: value for key, value in coder.items() if key != "type"}
-    coder_config = build(architecture(coder["type"]).Config, settings, "coder")
-    return Job(build(Recipe, values), coder["type"], coder_config)
+    """The job of nested dictionaries that ask for one coder."""
+    (job,) = build_plan(values).jobs.values()
+    return job
+
+
+def _job(values: dict[str, Any]) -> Job:
+    coder = dict(values["coder"])
+    name = coder.pop("type")
+    config = build(architecture(name).Config, coder, "coder")
+    return Job(build(Recipe, {key: value for key, value in values.items() if key != "coder"}), name, config)
 
 
 def builtin_recipes() -> dict[str, str]:
@@ -148,8 +221,11 @@ def configurable() -> dict[str, type]:
         "recipe": Recipe,
         "model": ModelConfig,
         "text": TextConfig,
+        "text.mix": SourceConfig,
         "packing": PackingConfig,
         "training": TrainingConfig,
+        "checkpoints": CheckpointConfig,
+        "logging": LoggingConfig,
         "evaluation": EvaluationConfig,
     }
     return sections | {f"coder.{name}": cls.Config for name, cls in architectures().items()}

@@ -29,13 +29,13 @@ def write_report(run: Run, *, name: str) -> Path:
         vocabulary=run.latents.vocabulary(),
         findings=findings,
     )
-    _replace_folder(run.path / "report", report_files(data))
+    replace_folder(run.path / "report", report_files(data))
     card = coder_card(name, data.facts, data.results, data.standard_errors, definitions(), findings)
     write_atomically(run.path / "coder" / "README.md", card)
     return run.path / "report" / "index.html"
 
 
-def _replace_folder(folder: Path, files: Mapping[str, str]) -> None:
+def replace_folder(folder: Path, files: Mapping[str, str]) -> None:
     """Write a folder of files under another name first, so that pages and their data always belong together."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,12 +63,16 @@ def _facts(run: Run) -> dict[str, str]:
         "Model": origin.model,
         "Site": _sites(run.coder.wiring),
         "Coder": f"{type(run.coder).__name__}, {results['n_latents']:,} latents {_width(run.coder.wiring)}",
-        "Trained on": f"{manifest['rows_trained']:,} tokens of {manifest['documents']['train']:,} documents",
+        "Trained on": f"{manifest['rows_trained']:,} tokens of {_counted(manifest['documents']['train'])}",
         "Measured on": f"{results['n_tokens']:,} tokens of held-out documents",
         "Seed": str(manifest["seed"]),
         "Device": manifest["device"],
         "Versions": ", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     }
+
+
+def _counted(n_documents: int | None) -> str:
+    return "a stream of documents" if n_documents is None else f"{n_documents:,} documents"
 
 
 def _sites(wiring: Wiring) -> str:

@@ -1,16 +1,30 @@
 """What training and measuring both need: the model on its device, the text, and the token batches of a recipe."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
+from unweave.activations.ahead import ahead
+from unweave.activations.harvest import rows_of
 from unweave.errors import UserError
-from unweave.formats.texts import Corpus, read_corpus
+from unweave.formats.documents import Corpus, Documents, Told
+from unweave.formats.texts import read_corpus
+from unweave.formats.token_file import write_token_file
 from unweave.models.language_model import LanguageModel
+from unweave.models.tokenising import tokenised
 from unweave.models.tokens import check_context, pack
 from unweave.pipelines.recipe import Recipe
-from unweave.types import Document, TokenBatch
+from unweave.types import Document, Rows, TextPosition, TokenBatch
+
+
+class Places(NamedTuple):
+    """Canonical names of the sites that a coder reads and writes."""
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -20,39 +34,67 @@ class Workbench:
     recipe: Recipe
     model: LanguageModel
     corpus: Corpus
-    reads: tuple[str, ...]
-    """Canonical names of the sites that the coder reads."""
-    writes: tuple[str, ...]
-    """Canonical names of the sites that it writes."""
 
-    @property
-    def sites(self) -> list[str]:
-        """All sites that are captured."""
-        return list(dict.fromkeys(self.reads + self.writes))
+    def places(self, recipe: Recipe) -> Places:
+        """Where a coder of this recipe reads and writes; raises ``UserError`` for sites that the model lacks."""
+        reads = tuple(self.model.sites.resolve(site).name for site in recipe.sites)
+        writes = (self.model.sites.resolve(recipe.target).name,) if recipe.target else reads
+        if len(set(reads)) < len(reads) or (recipe.target and reads == writes):
+            raise UserError(f"the sites of a coder must differ, got {', '.join(dict.fromkeys(reads + writes))}")
+        return Places(reads, writes)
 
     def token_batches(self, documents: Iterable[Document], sequences: int | None = None) -> Iterator[TokenBatch]:
         """Packed batches of the documents, by default as many sequences at once as the recipe says."""
         return pack(documents, self.model, self.recipe.packing, sequences or self.recipe.model.sequences)
 
+    def training_batches(
+        self,
+        start: TextPosition = TextPosition(),  # noqa: B008  # it cannot be changed
+        told: Told | None = None,
+    ) -> Generator[TokenBatch, None, None]:
+        """Packed batches of the text to train on, without end, from a position in it; tokenised ahead in a thread.
+
+        ``told`` hears of every source that ends and is read again. Close the generator to end the thread.
+        """
+        documents = self.corpus.train.forever(start.document, told)
+        return ahead(pack(documents, self.model, self.recipe.packing, self.recipe.model.sequences, start))
+
+    def write_tokens(self, path: Path, max_tokens: int | None = None) -> int:
+        """Write the text as a file for ``text.source = "tokens:<path>"``; returns the number of tokens.
+
+        ``max_tokens``: ends the documents to train on, and those held out, with the document that reaches it.
+        """
+        train, held_out = (tokenised(part, self.model.tokenizer) for part in self.corpus)
+        sources = [source.source for source in self.recipe.text.sources()]
+        return write_token_file(
+            path, train, self.model.tokenizer, held_out=held_out, sources=sources, max_tokens=max_tokens
+        )
+
+    def rows(self, batch: TokenBatch, sites: Sequence[str]) -> Rows:
+        """The model's rows at some sites for a batch of the text."""
+        return rows_of(batch, self.model.capture(batch.token_ids, sites), max_norm=self.recipe.packing.max_norm)
+
 
 def set_up(recipe: Recipe) -> Workbench:
-    """Load the model and the text; everything that can be wrong with either is found here, before work begins."""
-    device = recipe.model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Load the model and the text; what can be wrong with either is found here, before work begins."""
+    device = device_of(recipe)
     model = LanguageModel.load(recipe.model.name, device=device, dtype=recipe.model.dtype)
     check_context(model, recipe.packing)
-    reads = tuple(model.sites.resolve(site).name for site in recipe.sites)
-    writes = (model.sites.resolve(recipe.target).name,) if recipe.target else reads
-    if len(set(reads)) < len(reads) or (recipe.target and reads == writes):
-        raise UserError(f"the sites of a coder must differ, got {', '.join(dict.fromkeys(reads + writes))}")
-    bench = Workbench(recipe, model, read_corpus(recipe.text), reads, writes)
+    bench = Workbench(recipe, model, read_corpus(recipe.text, model.tokenizer))
+    bench.places(recipe)
     for part, documents in (("to train on", bench.corpus.train), ("held out", bench.corpus.held_out)):
         _check_text(bench, part, documents)
     return bench
 
 
-def _check_text(bench: Workbench, part: str, documents: list[Document]) -> None:
+def device_of(recipe: Recipe) -> str:
+    """Where model and coders run."""
+    if recipe.model.device != "auto":
+        return recipe.model.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_text(bench: Workbench, part: str, documents: Documents) -> None:
     try:
         batch = next(bench.token_batches(documents, sequences=1))
     except UserError as error:

@@ -25,13 +25,17 @@ def write_latents(path: Path, records: Sequence[LatentRecord], vocabulary: Seque
     """Write all records and the text of every token; an existing file is replaced once the new one is whole."""
     temporary = path.with_name(f".{path.name}.partial")
     temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(temporary)) as database, database:
-        database.executescript(_SCHEMA)
-        database.executemany(
-            "INSERT INTO latents VALUES (?, ?, ?, ?)",
-            ((r.latent, r.density, r.max_activation, json.dumps(r, default=vars)) for r in records),
-        )
-        database.executemany("INSERT INTO vocabulary VALUES (?, ?)", enumerate(vocabulary))
+    try:
+        with closing(sqlite3.connect(temporary)) as database, database:
+            database.executescript(_SCHEMA)
+            database.executemany(
+                "INSERT INTO latents VALUES (?, ?, ?, ?)",
+                ((r.latent, r.density, r.max_activation, json.dumps(r, default=vars)) for r in records),
+            )
+            database.executemany("INSERT INTO vocabulary VALUES (?, ?)", enumerate(vocabulary))
+    except sqlite3.OperationalError as error:  # a full disk, which SQLite reports as an error of its own
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"cannot write {str(path)!r}: {error}") from error
     temporary.replace(path)
 
 

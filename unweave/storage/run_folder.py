@@ -15,6 +15,8 @@ from unweave.formats.files import write_atomically
 from unweave.formats.native import read_coder
 from unweave.storage.latent_index import LatentIndex
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run in which its checkpoints lie."""
 _MEASURE_ANEW = "`unweave evaluate` on the run measures it anew"
 
 
@@ -85,10 +87,10 @@ def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to write a run into; it takes its own name only when the block ends well.
 
     Until then it is called ``<name>.partial``. When the block fails, the partial folder is removed unless it holds a
-    trained coder, so that nothing is left half-written and nothing that took long is lost.
+    checkpoint or a trained coder, so that nothing is left half-written and nothing that took long is lost.
     """
     check_free(path, overwrite=overwrite)
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_folder(path)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
@@ -97,19 +99,44 @@ def new_run_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         yield partial
     except BaseException:
-        if not _has_coder(partial):
+        if not _is_worth_keeping(partial):
             shutil.rmtree(partial)
         raise
-    if path.exists():
-        shutil.rmtree(path)
-    partial.replace(path)
+    _publish(partial, path)
+
+
+def unfinished_run(path: Path) -> Path:
+    """Where a run lies that was cut short or stopped early; raises ``UserError`` where there is none to go on with."""
+    partial = partial_folder(path)
+    if (partial / "config.toml").is_file():
+        return partial
+    if (path / CHECKPOINTS).is_dir():
+        return path
+    raise UserError(f"there is nothing to resume at {str(path)!r}: no checkpoint, and no run that was cut short")
+
+
+@contextmanager
+def reopened_run_folder(path: Path) -> Iterator[Path]:
+    """The folder of an unfinished run, to go on with it; a failure leaves it as it is then, under its partial name."""
+    folder, partial = unfinished_run(path), partial_folder(path)
+    if folder != partial:
+        folder.replace(partial)
+    yield partial
+    _publish(partial, path)
+
+
+def partial_folder(path: Path) -> Path:
+    """Where a run is until it is whole."""
+    return path.with_name(path.name + ".partial")
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise ``UserError`` unless a run may be written to ``path``; only a run is ever overwritten."""
-    partial = path.with_name(path.name + ".partial")
-    if _has_coder(partial):
-        raise UserError(f"{str(partial)!r} holds a coder of a run that was cut short; rename or remove it first")
+    partial = partial_folder(path)
+    if _is_worth_keeping(partial):
+        raise UserError(
+            f"{str(partial)!r} holds a run that was cut short; go on with `unweave train --resume {path}`, or remove it"
+        )
     if not path.exists():
         return
     if not overwrite:
@@ -118,11 +145,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise UserError(f"{str(path)!r} is not a run, so it is not overwritten; choose another --out")
 
 
+def _publish(partial: Path, path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    partial.replace(path)
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write readable JSON, atomically; NaN, which JSON does not have, becomes null."""
     plain = {name: None if value != value else value for name, value in values.items()}
     write_atomically(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _has_coder(folder: Path) -> bool:
-    return (folder / "coder" / "weights.safetensors").is_file()
+def _is_worth_keeping(folder: Path) -> bool:
+    return any(folder.glob("**/weights.safetensors")) or any(folder.glob(f"{CHECKPOINTS}/step-*"))

@@ -22,9 +22,12 @@ class DeadLatents:
         self._steps = 0
 
     def update(self, codes: Codes) -> None:
-        """Count a batch of training codes."""
-        fired = latent_sum(codes, (codes.values.detach() != 0).to(codes.values.dtype)) > 0
-        self.silent_rows = torch.where(fired, 0, self.silent_rows + codes.n_rows)
+        """Count the training codes of a step."""
+        self.count(fired_in(codes), codes.n_rows)
+
+    def count(self, fired_L: Bool[Tensor, " L"], n_rows: int) -> None:
+        """Count a step of so many rows in which these latents fired."""
+        self.silent_rows = torch.where(fired_L, 0, self.silent_rows + n_rows)
         self._steps += 1
         if self._steps % _LOOK_EVERY == 0:
             self.look()
@@ -39,6 +42,16 @@ class DeadLatents:
         self.silent_rows[latents] = 0
         self.look()
 
+    def state(self) -> dict[str, Tensor]:
+        """Everything that it knows."""
+        return {"silent_rows": self.silent_rows, "ids": self._ids, "steps": torch.tensor(self._steps)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        self.silent_rows = state["silent_rows"].to(self.silent_rows, copy=True)
+        self._ids = state["ids"].to(self._ids, copy=True)
+        self._steps = int(state["steps"])
+
     @property
     def ids(self) -> Int[Tensor, " n_dead"]:
         """Ids of the latents that were dead at the last look, a few steps ago at most."""
@@ -52,3 +65,8 @@ class DeadLatents:
     def share(self) -> float:
         """Share of all latents that are dead."""
         return self.mask.double().mean().item()
+
+
+def fired_in(codes: Codes) -> Bool[Tensor, " L"]:
+    """Which latents fired in any row."""
+    return latent_sum(codes, (codes.values.detach() != 0).to(codes.values.dtype)) > 0

@@ -1,12 +1,16 @@
-"""Adam over a coder's parameters, with the global gradient norm clipped and decoder rows kept at their norm.
+"""What all optimizers of a coder share, and Adam: the gradient's norm is clipped, decoder rows keep theirs.
 
-Kingma and Ba 2015. Decoder rows of unit norm have the part of their gradient along themselves removed before the step
-and are divided by their norm after it (Bricken et al. 2023, Gao et al. 2024). Rows of norm at most one are divided by
-their norm after the step where it is longer, and free rows are left alone. A step whose gradient is not finite changes
-nothing.
+Decoder rows of unit norm have the part of their gradient along themselves removed before the step and are divided by
+their norm after it (Bricken et al. 2023, Gao et al. 2024). Rows of norm at most one are divided by their norm after the
+step where it is longer, and free rows are left alone. A step whose gradient is not finite changes nothing.
+
+Adam is Kingma and Ba 2015, algorithm 1. With ``weight_decay`` each parameter loses first that share of itself, times
+the learning rate (AdamW, Loshchilov and Hutter 2019); unit rows do not, as it would be undone at once.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -17,23 +21,63 @@ from unweave.kernels.adam_rows import adam_rows, radial_parts
 
 _OF_THE_OUTPUT = ("b_dec", "W_skip")
 """Parameters whose rows belong to what is written, of which there may be as many as latents."""
+_EPS = 1e-8
 
 
 @dataclass(frozen=True)
-class _Moments:
-    mean: Tensor
-    square: Tensor
+class Moments:
+    """What an optimizer remembers of the gradients of one parameter."""
+
+    mean: Tensor | None = None
+    square: Tensor | None = None
+
+    def named(self) -> dict[str, Tensor]:
+        both = {"mean": self.mean, "square": self.square}
+        return {name: tensor for name, tensor in both.items() if tensor is not None}
 
 
-class CoderAdam:
-    """The optimizer of one coder."""
+class Stride(NamedTuple):
+    """How far a step goes, for one parameter."""
 
-    def __init__(self, coder: SparseCoder, betas: tuple[float, float], eps: float = 1e-8) -> None:
+    lr: float
+    step: int
+    """Steps so far, this one included."""
+    scale: Float[Tensor, ""]
+    """Factor on the gradient; where it is not finite, nothing may change."""
+    along: Float[Tensor, " N"] | None
+    """The part of each row's gradient along its weights, which is not used."""
+    norm: str
+    """What rows are afterwards: unit, at_most_one or free."""
+
+    def used(self, weights: Tensor, gradient: Tensor) -> Tensor:
+        """The gradient that a step uses, at the precision of moments."""
+        tangent = gradient if self.along is None else gradient - self.along[:, None] * weights
+        return tangent.to(wide(weights)) * self.scale
+
+    def take(self, weights: Tensor, change: Tensor) -> None:
+        """Subtract a change in place and give rows their norm, unless the gradient was not finite."""
+        is_finite = self.scale.isfinite()
+        weights.sub_(torch.where(is_finite, change, 0.0))
+        if self.norm != "free":
+            lengths = weights.norm(dim=1, keepdim=True).clamp(min=1e-12 if self.norm == "unit" else 1.0)
+            weights.div_(torch.where(is_finite, lengths, 1.0))
+
+
+class CoderOptimizer(ABC):
+    """The optimizer of one coder; subclasses are final and say what they remember and how a parameter changes."""
+
+    def __init__(self, coder: SparseCoder) -> None:
         self.coder = coder
-        self.betas = betas
-        self.eps = eps
         self.n_steps = 0
-        self.moments = {name: _no_moments(p) for name, p in coder.named_parameters()}
+        self.moments = {name: self.no_moments(p) for name, p in coder.named_parameters() if p.requires_grad}
+
+    @abstractmethod
+    def no_moments(self, parameter: Tensor) -> Moments:
+        """The moments of a parameter before the first step."""
+
+    @abstractmethod
+    def change(self, weights: Tensor, gradient: Tensor, moments: Moments, stride: Stride) -> None:
+        """Change the weights and the moments of one parameter in place."""
 
     @torch.no_grad()
     def step(self, lr: float, clip: float) -> Float[Tensor, ""]:
@@ -49,53 +93,99 @@ class CoderAdam:
                 row_squares, along = radial_parts(gradient, self.coder.W_dec)
                 squares.append(row_squares.sum())
             else:
-                squares.append(torch.linalg.vector_norm(gradient, dtype=_wide(gradient)).square())
+                squares.append(torch.linalg.vector_norm(gradient, dtype=wide(gradient)).square())
         norm = torch.stack(squares).sum().sqrt()
         shorter = clip / norm.clamp(min=clip) if clip > 0 else torch.ones_like(norm)
         scale = torch.where(norm.isfinite(), shorter, torch.nan)
         self.n_steps += 1
         for name, gradient in gradients.items():
-            is_decoder = name == "W_dec"
-            self._update(name, gradient, scale, along if is_decoder else None, lr, is_decoder)
+            stride = Stride(lr, self.n_steps, scale, None, "free")
+            if name == "W_dec":
+                stride = stride._replace(along=along, norm=self.coder.config.decoder_norm)
+            self.change(self.coder.get_parameter(name).data, gradient, self.moments[name], stride)
         self.coder.zero_grad()
         return norm
-
-    def _update(
-        self, name: str, gradient: Tensor, scale: Tensor, along: Tensor | None, lr: float, is_decoder: bool
-    ) -> None:
-        moments = self.moments[name]
-        changed = (self.coder.get_parameter(name).data, moments.mean, moments.square)
-        width = gradient.shape[-1] if gradient.ndim else 1
-        weights, mean, square = (tensor.view(-1, width) for tensor in changed)  # a copy would swallow the step
-        adam_rows(
-            weights,
-            gradient.reshape(-1, width),
-            mean,
-            square,
-            scale,
-            along,
-            lr=lr,
-            betas=self.betas,
-            eps=self.eps,
-            step=self.n_steps,
-            norm=self.coder.config.decoder_norm if is_decoder else "free",
-        )
 
     @torch.no_grad()
     def forget_rows(self, latents: Int[Tensor, " n"]) -> None:
         """Reset the moments of some latents, of every parameter that has a row or a number for each latent."""
-        for name, moments in self.moments.items():
-            is_of_latents = moments.mean.ndim > 0 and moments.mean.shape[0] == self.coder.n_latents
-            if is_of_latents and name not in _OF_THE_OUTPUT:
-                moments.mean[latents] = 0.0
-                moments.square[latents] = 0.0
+        for name in names_per_latent(self.coder):
+            for moment in self.moments[name].named().values():
+                moment[latents] = 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        """All moments, as ``<parameter>.mean`` and ``<parameter>.square``, and ``n_steps``."""
+        moments = {f"{of}.{name}": m for of, moments in self.moments.items() for name, m in moments.named().items()}
+        return moments | {"n_steps": torch.tensor(self.n_steps)}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        for of, moments in self.moments.items():
+            for name, moment in moments.named().items():
+                moment.copy_(state[f"{of}.{name}"])
+        self.n_steps = int(state["n_steps"])
 
 
-def _no_moments(parameter: Tensor) -> _Moments:
+@final
+class CoderAdam(CoderOptimizer):
+    """Adam, or AdamW with a weight decay."""
+
+    def __init__(
+        self, coder: SparseCoder, betas: tuple[float, float], eps: float = _EPS, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(coder)
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+
+    def no_moments(self, parameter: Tensor) -> Moments:
+        return both_moments(parameter)
+
+    def change(self, weights: Tensor, gradient: Tensor, moments: Moments, stride: Stride) -> None:
+        if self.weight_decay > 0 and stride.norm != "unit":
+            weights.mul_(torch.where(stride.scale.isfinite(), 1.0 - stride.lr * self.weight_decay, 1.0))
+        adam(weights, gradient, moments, stride, self.betas, self.eps)
+
+
+def adam(
+    weights: Tensor,
+    gradient: Tensor,
+    moments: Moments,
+    stride: Stride,
+    betas: tuple[float, float],
+    eps: float = _EPS,
+) -> None:
+    """A step of Adam in place, on a tensor of any rank, with its last axis as the width of rows."""
+    assert moments.mean is not None and moments.square is not None
+    width = gradient.shape[-1] if gradient.ndim else 1
+    changed = (weights, moments.mean, moments.square)
+    rows, mean, square = (tensor.view(-1, width) for tensor in changed)  # a copy would swallow the step
+    options = {"lr": stride.lr, "step": stride.step, "norm": stride.norm}
+    adam_rows(
+        rows, gradient.reshape(-1, width), mean, square, stride.scale, stride.along, betas=betas, eps=eps, **options
+    )
+
+
+def both_moments(parameter: Tensor) -> Moments:
+    """Both moments of a parameter before the first step."""
+    return Moments(no_mean(parameter), no_mean(parameter))
+
+
+def no_mean(parameter: Tensor) -> Tensor:
+    """A moment before the first step."""
     # in bfloat16 a step of 1 - beta2 = 0.001 would be lost to rounding
-    zeros = torch.zeros_like(parameter, dtype=_wide(parameter))
-    return _Moments(zeros, zeros.clone())
+    return torch.zeros_like(parameter, dtype=wide(parameter))
 
 
-def _wide(tensor: Tensor) -> torch.dtype:
+def names_per_latent(coder: SparseCoder) -> list[str]:
+    """Trained parameters that have a row or a number for each latent."""
+    return [
+        name
+        for name, parameter in coder.named_parameters()
+        if parameter.requires_grad and parameter.shape[:1] == (coder.n_latents,) and name not in _OF_THE_OUTPUT
+    ]
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """The precision of moments and of running means."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

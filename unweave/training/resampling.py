@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.coders import SparseCoder
-from unweave.training.optimizer import CoderAdam
+from unweave.training.optimizer import CoderOptimizer
 
 _ENCODER_SHARE = 0.2
 CUT = 0.1
@@ -49,7 +49,7 @@ class Draws:
 
 
 @torch.no_grad()
-def resample(coder: SparseCoder, optimizer: CoderAdam, dead: Int[Tensor, " n_dead"], draws: Draws) -> None:
+def resample(coder: SparseCoder, optimizer: CoderOptimizer, dead: Int[Tensor, " n_dead"], draws: Draws) -> None:
     """Give the dead latents new weights from the rows that were drawn, one for each."""
     if draws.rows is None:
         return  # every row is reconstructed without error

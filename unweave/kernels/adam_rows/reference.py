@@ -33,7 +33,7 @@ def adam_rows(
     if not bool(scale.isfinite()):
         return
     used = gradient if along is None else gradient - along[:, None] * weights
-    used = used * scale
+    used = used.to(mean.dtype) * scale
     mean.lerp_(used, 1 - betas[0])
     square.mul_(betas[1]).addcmul_(used, used, value=1 - betas[1])
     denominator = (square / (1 - betas[1] ** step)).sqrt() + eps
