@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.peers.turns import Driver
+from benchmarks.peers.turns import Driver, memory
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_plan
 from unweave.pipelines.row_source import open_source
@@ -37,8 +36,7 @@ def main() -> None:
     with torch.no_grad():
         error = torch.cat([rows - coders[0](rows) for rows in rows_BD.split(2048)])
     explained = 1 - (error.square().sum() / (rows_BD - rows_BD.mean(0)).square().sum()).item()
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    driver.say({"seconds": seconds, "peak_bytes": peak, "explained_variance": explained})
+    driver.say({"seconds": seconds, "peak_bytes": memory("VmHWM"), "explained_variance": explained})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Says how long ``runner.run()`` took, its memory, and how much of held-out rows t
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 from transformers import AutoTokenizer, GPT2LMHeadModel
-from turns import Driver, leave_at_once
+from turns import Driver, leave_at_once, memory
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
     driver.say(
         {
             "seconds": seconds,
-            "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "peak_bytes": memory("VmHWM"),
             "explained_variance": _explained(sae, load_file(told.heldout)["rows"]),
         }
     )

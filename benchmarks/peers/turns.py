@@ -72,7 +72,7 @@ class Turns:
 
     def take_leave(self, **about: object) -> None:
         """Answer "done": the highest resident memory since the first step, over what was resident before it."""
-        grown = _status("VmHWM") - self._resident_before if self._asked_at is not None else None
+        grown = memory("VmHWM") - self._resident_before if self._asked_at is not None else None
         self._driver.say({**about, "peak_bytes": grown})
 
 
@@ -86,10 +86,11 @@ def _reset_peak() -> int:
     with contextlib.suppress(OSError, AttributeError):  # a C library that is not glibc cannot trim
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # man 5 proc: 5 resets VmHWM to VmRSS
-    return _status("VmRSS")
+    return memory("VmRSS")
 
 
-def _status(name: str) -> int:
+def memory(name: str) -> int:
+    """Bytes that /proc counts under a name: VmRSS for what is resident now, VmHWM for the most so far."""
     found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None, f"/proc/self/status has no {name}"
     return 1024 * int(found[1])

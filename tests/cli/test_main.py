@@ -1,5 +1,6 @@
 """The command line as a user runs it: its own process, exit codes, one line for what is wrong."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,39 @@ def test_damaged_model_weights_are_one_line_and_exit_code_two(
     assert failed.returncode == 2
     assert "damaged" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
+
+
+def test_bench_truth_marks_architectures_against_known_features(folder: Path) -> None:
+    settings = [
+        "data.n_features=20",
+        "data.d_model=10",
+        "steps=40",
+        "batch=128",
+        "heldout=1000",
+        "tries=2",
+        "seeds=[0, 1]",
+    ]
+    done = unweave("bench", "truth", *settings, "--architectures", "topk,relu", "--json", "marks.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "40 steps of 128 rows, 20 features in 10 dimensions" in done.stdout
+    marks = json.loads((folder / "marks.json").read_text())
+    assert [mark["architecture"] for mark in marks["architectures"]] == ["topk", "relu"]
+    for mark in marks["architectures"]:
+        assert len(mark["mcc"]) == 2
+        assert all(0.3 < value <= 1 for value in mark["mcc"]), "two directions of a hundred pairs are never this alike"
+        assert str(round(sum(mark["mcc"]) / 2, 3)) in done.stdout
+
+
+def test_sweep_prints_a_line_for_each_coder_and_resume_says_when_there_is_nothing_to_do(folder: Path) -> None:
+    swept = unweave("sweep", "small.toml", "coder.k=[5, 9]", "training.rows=2000", "--out", "runs/swept", cwd=folder)
+    assert swept.returncode == 0, swept.stderr
+    assert "runs/swept: 2 coders" in swept.stdout
+    assert swept.stdout.rstrip().endswith("report: runs/swept/report/index.html")
+    again = unweave("train", "--resume", "runs/swept", cwd=folder)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: there is nothing to resume at 'runs/swept'")
+    alone = unweave("train", "small.toml", "coder.k=[5, 9]", cwd=folder)
+    assert (alone.returncode, alone.stderr.strip()) == (
+        2,
+        "error: the recipe asks for 2 coders; `unweave sweep` trains them in one pass",
+    )

@@ -12,6 +12,11 @@ from torch import Tensor
 from unweave.coders import Moment, Port, SparseCoder, Wiring, architecture, architectures
 from unweave.errors import UserError
 
+Make = Callable[..., SparseCoder]
+At = Callable[..., Moment]
+Check = Callable[..., None]
+Selection = Callable[..., Tensor]
+
 N_ROWS, N_LATENTS, WIDTH = 100, 63, 7
 
 WIRINGS = {

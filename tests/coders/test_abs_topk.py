@@ -1,21 +1,18 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder, Wiring
+from unweave.coders import Wiring
 from unweave.coders.abs_topk import AbsTopK, AbsTopKConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
 
 
 @pytest.mark.parametrize("k", [1, 5, 63])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor], centre: bool, k: int
+    make_coder: Make, agree_with_aux: Check, top_k: Selection, centre: bool, k: int
 ) -> None:
     coder = make_coder("abs_topk", k=k, k_aux=4, centre=centre)
     agree_with_aux(coder, lambda pre: [top_k(pre, k, signed=True)], centre=centre, signed=True)

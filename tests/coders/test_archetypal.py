@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -6,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, SparseCoder, Wiring
 from unweave.coders.archetypal import Archetypal, ArchetypalConfig, centroids
 from unweave.coders.folding import Scaling, fold_scaling
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_LATENTS = 63
 
 
@@ -31,7 +30,7 @@ def _within_bounds(coder: SparseCoder, p: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("k", [1, 5, N_LATENTS])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor], centre: bool, k: int
+    make_coder: Make, agree_with_aux: Check, top_k: Selection, centre: bool, k: int
 ) -> None:
     coder = make_coder("archetypal", k=k, k_aux=4, centre=centre, n_candidates=20, delta=0.3)
     assert (coder.relaxation.norm(dim=1) > 0.3).any() and (coder.relaxation.norm(dim=1) < 0.3).any()
@@ -40,7 +39,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor]
+    make_coder: Make, agree_with_aux: Check, top_k: Selection
 ) -> None:
     coder = make_coder("archetypal", Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True), k=7, k_aux=4)
     y = torch.randn(100, 5, dtype=torch.float64)

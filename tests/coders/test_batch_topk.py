@@ -1,22 +1,19 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder
 from unweave.coders.batch_topk import BatchTopKConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_ROWS, N_LATENTS = 100, 63
 
 
 @pytest.mark.parametrize("k", [1.0, 2.37, 5.0, float(N_LATENTS)])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_of_all: Callable[..., Tensor], centre: bool, k: float
+    make_coder: Make, agree_with_aux: Check, top_of_all: Selection, centre: bool, k: float
 ) -> None:
     coder = make_coder("batch_topk", k=k, k_aux=4, centre=centre)
     agree_with_aux(coder, lambda pre: [top_of_all(pre, int(N_ROWS * k))], centre=centre)

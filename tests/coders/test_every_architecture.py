@@ -1,6 +1,5 @@
 """What a coder of any architecture must do, in any wiring; a new file in ``unweave/coders`` is tested as it exists."""
 
-from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, get_args, get_type_hints
 
@@ -8,13 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder, Wiring, architectures
+from unweave.coders import SparseCoder, Wiring, architectures
 from unweave.coders.folding import Scaling, fold_decoder_norms, fold_scaling
 from unweave.errors import UserError
 
-from .conftest import Case
-
-At = Callable[..., Moment]
+from .conftest import At, Case
 
 
 def _sum(losses: dict[str, Tensor]) -> Tensor:

@@ -1,16 +1,14 @@
 """What the contract tests do not: numbers by hand, and what scaling does to rows."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from unweave.coders import Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.batch_topk import BatchTopK, BatchTopKConfig
 from unweave.coders.folding import Scaling, fold_decoder_norms, fold_scaling
 from unweave.coders.relu import Relu, ReluConfig
 
-Make = Callable[..., SparseCoder]
+from .conftest import Make
 
 
 def test_a_scaling_moves_the_mean_before_it_scales() -> None:

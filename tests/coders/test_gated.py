@@ -1,15 +1,12 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.gated import Gated, GatedConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
 
 
 def _plain(p: dict[str, Tensor], x: Tensor, y: Tensor, centre: bool, paper: bool, l1: float) -> dict[str, Tensor]:
@@ -36,7 +33,7 @@ def _plain(p: dict[str, Tensor], x: Tensor, y: Tensor, centre: bool, paper: bool
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("variant", ["paper", "norm_weighted"])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, variant: str, centre: bool, bias: float
+    make_coder: Make, agree: Check, at: At, x: Tensor, variant: str, centre: bool, bias: float
 ) -> None:
     coder = make_coder("gated", variant=variant, centre=centre, l1_coefficient=0.7, l1_warm_up=0.2)
     with torch.no_grad():
@@ -48,7 +45,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 @pytest.mark.parametrize("variant", ["paper", "norm_weighted"])
 def test_a_skip_path_is_held_fixed_where_the_decoder_is(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, variant: str
+    make_coder: Make, agree: Check, at: At, x: Tensor, variant: str
 ) -> None:
     wiring = Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True)
     coder = make_coder("gated", wiring, variant=variant, l1_coefficient=0.7)

@@ -1,19 +1,14 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder
-
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
 
 
 @pytest.mark.parametrize("n_dead", [1, 20, 63])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, centre: bool, n_dead: int
+    make_coder: Make, agree: Check, at: At, x: Tensor, centre: bool, n_dead: int
 ) -> None:
     coder = make_coder("relu", ghost_grads=True, centre=centre)
     dead = torch.randperm(63)[:n_dead].sort().values

@@ -1,21 +1,18 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder, Wiring
+from unweave.coders import Wiring
 from unweave.coders.group_max import GroupMax, GroupMaxConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import Check, Make
 
 
 @pytest.mark.parametrize("k", [1, 7, 21, 63])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree_with_aux: Callable[..., None], centre: bool, k: int
+    make_coder: Make, agree_with_aux: Check, centre: bool, k: int
 ) -> None:
     def latents(pre: Tensor) -> list[Tensor]:
         groups = torch.relu(pre).view(100, k, 63 // k)

@@ -1,17 +1,16 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.hierarchical_topk import HierarchicalTopK, HierarchicalTopKConfig
 from unweave.errors import UserError
 from unweave.kernels.selection import TopKOfRow, narrow
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_LATENTS = 63
 
 
@@ -20,12 +19,7 @@ N_LATENTS = 63
 )
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree_with_aux: Callable[..., None],
-    top_k: Callable[..., Tensor],
-    centre: bool,
-    k: int,
-    budgets: tuple[int, ...],
+    make_coder: Make, agree_with_aux: Check, top_k: Selection, centre: bool, k: int, budgets: tuple[int, ...]
 ) -> None:
     coder = make_coder("hierarchical_topk", k=k, k_aux=4, centre=centre, budgets=budgets)
     each = budgets or range(1, k + 1)
@@ -33,7 +27,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor]
+    make_coder: Make, agree_with_aux: Check, top_k: Selection
 ) -> None:
     wiring = Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True)
     y = torch.randn(100, 5, dtype=torch.float64)

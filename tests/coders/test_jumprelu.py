@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.jumprelu import JumpRelu, JumpReluConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
+
 N_ROWS, N_LATENTS = 100, 63
 
 
@@ -55,7 +54,7 @@ def _plain(
 @pytest.mark.parametrize("variant", ["gdm", "anthropic"])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
     make_coder: Make,
-    agree: Callable[..., None],
+    agree: Check,
     at: At,
     x: Tensor,
     variant: str,
@@ -91,7 +90,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 @pytest.mark.parametrize("variant", ["gdm", "anthropic"])
 @pytest.mark.parametrize("bias", [-100.0, 10.0], ids=["nothing active", "everything active"])
 def test_the_formulas_hold_where_nothing_or_everything_is_active(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, variant: str, bias: float
+    make_coder: Make, agree: Check, at: At, x: Tensor, variant: str, bias: float
 ) -> None:
     coder = make_coder("jumprelu", variant=variant, penalty="tanh", pre_act_coefficient=0.3, sparsity_warm_up=0.0)
     with torch.no_grad():
@@ -102,9 +101,7 @@ def test_the_formulas_hold_where_nothing_or_everything_is_active(
     agree(coder, x, x, at(), lambda p: _plain(p, x, x, coder.config, theta_0, torch.tensor([]), weight))
 
 
-def test_a_skip_transcoder_follows_the_formulas(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor
-) -> None:
+def test_a_skip_transcoder_follows_the_formulas(make_coder: Make, agree: Check, at: At, x: Tensor) -> None:
     wiring = Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True)
     coder = make_coder("jumprelu", wiring, variant="anthropic", sparsity_warm_up=0.0)
     theta_0, y = coder.threshold.clone(), torch.randn(100, 5, dtype=torch.float64)

@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.kron import Kron, KronConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_LATENTS = 63
 
 
@@ -39,20 +38,14 @@ def _latents(p: dict[str, Tensor], x: Tensor, n_p: int, n_q: int) -> Tensor:
 @pytest.mark.parametrize("k", [1, 5, N_LATENTS])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree_with_aux: Callable[..., None],
-    top_k: Callable[..., Tensor],
-    centre: bool,
-    k: int,
-    n_p: int,
-    n_q: int,
+    make_coder: Make, agree_with_aux: Check, top_k: Selection, centre: bool, k: int, n_p: int, n_q: int
 ) -> None:
     coder = make_coder("kron", k=k, k_aux=4, n_p=n_p, n_q=n_q, centre=centre)
     agree_with_aux(coder, lambda pre: [top_k(pre, k)], centre=centre, read=lambda p, rows: _latents(p, rows, n_p, n_q))
 
 
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor]
+    make_coder: Make, agree_with_aux: Check, top_k: Selection
 ) -> None:
     wiring = Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True)
     coder, y = make_coder("kron", wiring, k=7, k_aux=4, n_p=3, n_q=3), torch.randn(100, 5, dtype=torch.float64)
@@ -60,7 +53,7 @@ def test_what_is_written_may_be_something_else_than_what_is_read(
 
 
 @pytest.mark.parametrize("k", [1, 5, 32, 200])
-def test_the_heads_that_are_left_out_hold_none_of_the_largest_latents(top_k: Callable[..., Tensor], k: int) -> None:
+def test_the_heads_that_are_left_out_hold_none_of_the_largest_latents(top_k: Selection, k: int) -> None:
     coder = Kron(KronConfig(n_latents=720, k=k, n_p=4, n_q=3), Wiring.sae(7)).double()
     x = torch.randn(63, 7, dtype=torch.float64)
     expected = top_k(_latents(dict(coder.named_parameters()), x, 4, 3), k)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -6,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.folding import Scaling, fold_scaling
 from unweave.coders.matching_pursuit import MatchingPursuit, MatchingPursuitConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
+
 N_LATENTS = 63
 
 
@@ -37,7 +36,7 @@ def _greedy(p: dict[str, Tensor], x: Tensor, k: int, threshold: float) -> tuple[
 @pytest.mark.parametrize("threshold", [0.0, 0.4])
 @pytest.mark.parametrize("k", [1, 5, 20])
 def test_losses_and_gradients_are_those_of_a_greedy_search_row_by_row(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, k: int, threshold: float
+    make_coder: Make, agree: Check, at: At, x: Tensor, k: int, threshold: float
 ) -> None:
     coder = make_coder("matching_pursuit", k=k, residual_threshold=threshold)
     x = x[:37]

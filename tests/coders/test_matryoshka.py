@@ -1,17 +1,16 @@
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.matryoshka import Matryoshka, MatryoshkaConfig, random_prefixes
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_ROWS, N_LATENTS = 100, 63
 
 
@@ -24,12 +23,7 @@ def _prefixes(f: Tensor, lengths: list[int]) -> list[Tensor]:
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("prefixes", [(1.0,), (0.1, 0.5, 1.0), None, "random"])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree_with_aux: Callable[..., None],
-    top_of_all: Callable[..., Tensor],
-    prefixes: Any,
-    centre: bool,
-    k: float,
+    make_coder: Make, agree_with_aux: Check, top_of_all: Selection, prefixes: Any, centre: bool, k: float
 ) -> None:
     given = {} if prefixes is None else {"prefixes": prefixes}
     coder = make_coder("matryoshka", k=k, k_aux=4, centre=centre, **given)
@@ -44,7 +38,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 @pytest.mark.parametrize("skip", [True, False], ids=["skip transcoder", "transcoder"])
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_of_all: Callable[..., Tensor], skip: bool
+    make_coder: Make, agree_with_aux: Check, top_of_all: Selection, skip: bool
 ) -> None:
     coder = make_coder("matryoshka", Wiring.transcoder(Port("in", 7), Port("out", 5), skip=skip), k=5.0, k_aux=4)
     y = torch.randn(N_ROWS, 5, dtype=torch.float64)

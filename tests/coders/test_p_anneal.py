@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder
+from unweave.coders import SparseCoder
 from unweave.coders.p_anneal import PAnnealConfig, power_at
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
 
 
 def _sum_of_powers(coder: SparseCoder, x: Tensor, power: float) -> float:
@@ -20,7 +19,7 @@ def _sum_of_powers(coder: SparseCoder, x: Tensor, power: float) -> float:
 @pytest.mark.parametrize("bias", [0.0, -2.0], ids=["dense codes", "sparse codes"])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor, centre: bool, bias: float
+    make_coder: Make, agree: Check, at: At, x: Tensor, centre: bool, bias: float
 ) -> None:
     coder = make_coder("p_anneal", centre=centre, l_coefficient=0.7, anneal_start=0.2, anneal_steps=4, p_end=0.2)
     with torch.no_grad():

@@ -1,15 +1,12 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.prolu import Prolu, ProluConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
 
 
 def _gradient_like(value: Tensor, *sources: Tensor) -> Tensor:
@@ -22,14 +19,7 @@ def _gradient_like(value: Tensor, *sources: Tensor) -> Tensor:
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("variant", ["relu", "ste"])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree: Callable[..., None],
-    at: At,
-    x: Tensor,
-    variant: str,
-    power: float,
-    centre: bool,
-    bias: float,
+    make_coder: Make, agree: Check, at: At, x: Tensor, variant: str, power: float, centre: bool, bias: float
 ) -> None:
     settings = {"variant": variant, "centre": centre, "l_power": power, "l_coefficient": 0.7, "l_warm_up": 0.2}
     coder = make_coder("prolu", **settings)

@@ -1,16 +1,15 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.relu import ReluConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make
+
 SHARE_OF_PENALTY = {0.0: 0.0, 0.02: 0.1, 0.2: 1.0, 0.9: 1.0}
 """With ``l1_warm_up=0.2``."""
 
@@ -20,14 +19,7 @@ SHARE_OF_PENALTY = {0.0: 0.0, 0.02: 0.1, 0.2: 1.0, 0.9: 1.0}
 @pytest.mark.parametrize("centre", [True, False])
 @pytest.mark.parametrize("variant", ["2023", "april_2024"])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree: Callable[..., None],
-    at: At,
-    x: Tensor,
-    variant: str,
-    centre: bool,
-    bias: float,
-    progress: float,
+    make_coder: Make, agree: Check, at: At, x: Tensor, variant: str, centre: bool, bias: float, progress: float
 ) -> None:
     coder = make_coder("relu", variant=variant, centre=centre, l1_coefficient=0.7, l1_warm_up=0.2)
     with torch.no_grad():
@@ -43,9 +35,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
     agree(coder, x, x, at(progress=progress), plain)
 
 
-def test_a_crosscoder_is_penalised_by_the_sum_of_its_sites_norms(
-    make_coder: Make, agree: Callable[..., None], at: At
-) -> None:
+def test_a_crosscoder_is_penalised_by_the_sum_of_its_sites_norms(make_coder: Make, agree: Check, at: At) -> None:
     coder = make_coder(
         "relu", Wiring.crosscoder(Port("first", 3), Port("second", 5)), variant="april_2024", l1_coefficient=0.7
     )
@@ -61,7 +51,7 @@ def test_a_crosscoder_is_penalised_by_the_sum_of_its_sites_norms(
 
 
 def test_a_skip_transcoder_learns_what_the_linear_path_leaves(
-    make_coder: Make, agree: Callable[..., None], at: At, x: Tensor
+    make_coder: Make, agree: Check, at: At, x: Tensor
 ) -> None:
     coder = make_coder("relu", Wiring.transcoder(Port("in", 7), Port("out", 5), skip=True), l1_coefficient=0.7)
     y = torch.randn(100, 5, dtype=torch.float64)

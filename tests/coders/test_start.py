@@ -1,14 +1,10 @@
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.relu import Relu, ReluConfig
 from unweave.coders.start import geometric_median, leading_directions
-
-Make = Callable[..., SparseCoder]
 
 
 def _rows(*rows: tuple[float, ...]) -> Tensor:

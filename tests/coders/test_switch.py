@@ -1,22 +1,19 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring
+from unweave.coders import Port, Wiring
 from unweave.coders.switch import Switch, SwitchConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
-At = Callable[..., Moment]
+from .conftest import At, Check, Make, Selection
+
 N_LATENTS = 63
 
 
-def _dense(
-    p: dict[str, Tensor], x: Tensor, n_experts: int, k: int, top_k: Callable[..., Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _dense(p: dict[str, Tensor], x: Tensor, n_experts: int, k: int, top_k: Selection) -> tuple[Tensor, Tensor, Tensor]:
     """All experts computed and all but the chosen one masked: latents, shares, balance."""
     shares = torch.softmax(x @ p["W_router"].T + p["b_router"], dim=1)
     chosen = torch.zeros_like(shares).scatter(1, shares.argmax(1, keepdim=True), 1.0)
@@ -29,14 +26,7 @@ def _dense(
 @pytest.mark.parametrize(("n_experts", "k"), [(1, 5), (3, 1), (3, 7), (3, 21), (9, 7), (63, 1)])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make,
-    agree: Callable[..., None],
-    top_k: Callable[..., Tensor],
-    at: At,
-    x: Tensor,
-    centre: bool,
-    n_experts: int,
-    k: int,
+    make_coder: Make, agree: Check, top_k: Selection, at: At, x: Tensor, centre: bool, n_experts: int, k: int
 ) -> None:
     coder = make_coder("switch", k=k, n_experts=n_experts, balance_coefficient=0.7, centre=centre)
 
@@ -48,7 +38,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 
 def test_what_is_written_may_be_something_else_than_what_is_read(
-    make_coder: Make, agree: Callable[..., None], top_k: Callable[..., Tensor], at: At, x: Tensor
+    make_coder: Make, agree: Check, top_k: Selection, at: At, x: Tensor
 ) -> None:
     y = torch.randn(100, 5, dtype=torch.float64)
 

@@ -1,22 +1,22 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, SparseCoder, Wiring
+from unweave.coders import Wiring
 from unweave.coders.topk import TopK, TopKConfig
 from unweave.errors import UserError
 
-Make = Callable[..., SparseCoder]
+from .conftest import At, Check, Make, Selection
+
 N_LATENTS = 63
 
 
 @pytest.mark.parametrize("k", [1, 5, N_LATENTS])
 @pytest.mark.parametrize("centre", [True, False])
 def test_losses_and_gradients_are_those_of_the_dense_formulas(
-    make_coder: Make, agree_with_aux: Callable[..., None], top_k: Callable[..., Tensor], centre: bool, k: int
+    make_coder: Make, agree_with_aux: Check, top_k: Selection, centre: bool, k: int
 ) -> None:
     coder = make_coder("topk", k=k, k_aux=4, centre=centre)
     agree_with_aux(coder, lambda pre: [top_k(pre, k)], centre=centre)
@@ -24,12 +24,7 @@ def test_losses_and_gradients_are_those_of_the_dense_formulas(
 
 @pytest.mark.parametrize("multi_k", [2, 4, 100])
 def test_multi_topk_adds_an_eighth_of_the_error_with_several_times_k(
-    make_coder: Make,
-    agree: Callable[..., None],
-    top_k: Callable[..., Tensor],
-    at: Callable[..., Moment],
-    x: Tensor,
-    multi_k: int,
+    make_coder: Make, agree: Check, top_k: Selection, at: At, x: Tensor, multi_k: int
 ) -> None:
     def plain(p: dict[str, Tensor]) -> dict[str, Tensor]:
         pre = (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
@@ -39,7 +34,7 @@ def test_multi_topk_adds_an_eighth_of_the_error_with_several_times_k(
     agree(make_coder("topk", k=3, multi_k=multi_k), x, x, at(), plain)
 
 
-def test_a_row_and_its_two_largest_latents_by_hand(at: Callable[..., Moment]) -> None:
+def test_a_row_and_its_two_largest_latents_by_hand(at: At) -> None:
     coder = TopK(TopKConfig(n_latents=3, k=2), Wiring.sae(2)).double()
     with torch.no_grad():
         coder.W_enc.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
@@ -55,7 +50,7 @@ def test_a_row_and_its_two_largest_latents_by_hand(at: Callable[..., Moment]) ->
     assert step.losses["mse"].item() == pytest.approx(1.2**2 + 0.6**2)
 
 
-def test_auxk_teaches_the_encoder_of_dead_latents_too(make_coder: Make, at: Callable[..., Moment], x: Tensor) -> None:
+def test_auxk_teaches_the_encoder_of_dead_latents_too(make_coder: Make, at: At, x: Tensor) -> None:
     coder = make_coder("topk", k=5)
     fired = coder.loss(x, x, at()).codes.latent_ids.tolist()
     dead = sorted(set(range(N_LATENTS)) - set(fired))
@@ -69,7 +64,7 @@ def test_auxk_teaches_the_encoder_of_dead_latents_too(make_coder: Make, at: Call
     )
 
 
-def test_auxk_is_worth_its_weight_at_any_scale_of_rows(make_coder: Make, at: Callable[..., Moment], x: Tensor) -> None:
+def test_auxk_is_worth_its_weight_at_any_scale_of_rows(make_coder: Make, at: At, x: Tensor) -> None:
     """Explained as a share, an eleventh of the scale makes a hundred-and-twenty-first of the loss."""
     coder = make_coder("topk", k=5)
     large = coder.loss(x, x, at(*range(0, 63, 9))).losses
@@ -81,9 +76,7 @@ def test_auxk_is_worth_its_weight_at_any_scale_of_rows(make_coder: Make, at: Cal
         assert large[name].item() == pytest.approx(121 * small[name].item(), rel=1e-9)
 
 
-def test_a_coefficient_of_zero_turns_the_auxiliary_loss_off(
-    make_coder: Make, at: Callable[..., Moment], x: Tensor
-) -> None:
+def test_a_coefficient_of_zero_turns_the_auxiliary_loss_off(make_coder: Make, at: At, x: Tensor) -> None:
     assert make_coder("topk", aux_coefficient=0.0).loss(x, x, at(*range(63))).losses.keys() == {"mse"}
 
 

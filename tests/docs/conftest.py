@@ -21,7 +21,12 @@ SMALL_TRAINING = [
 ]
 SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=500"]
 SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]
-SMALL = {"train": SMALL_TRAINING + SMALL_EVALUATION, "evaluate": SMALL_EVALUATION, "bench": SMALL_BENCH}
+SMALL = {
+    "train": SMALL_TRAINING + SMALL_EVALUATION,
+    "sweep": SMALL_TRAINING + SMALL_EVALUATION,
+    "evaluate": SMALL_EVALUATION,
+    "bench": SMALL_BENCH,
+}
 """Overrides put behind the commands that would take minutes; all others run exactly as they are written."""
 
 

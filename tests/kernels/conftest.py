@@ -32,6 +32,16 @@ def float32_alone() -> Iterator[None]:
         yield
 
 
+def double(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def assert_same(ours: Tensor, plain: Tensor) -> None:
+    """In float64, up to rounding."""
+    assert ours.dtype == plain.dtype
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+
+
 def mask_of(codes: Codes) -> Tensor:
     """The active entries as a boolean matrix."""
     mask = torch.zeros(codes.n_rows, codes.n_latents, dtype=torch.bool)
@@ -59,18 +69,28 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture(params=["sparse", "with empty rows and silent latents", "full", "one entry", "no entry", "one row"])
 def codes(request: pytest.FixtureRequest, make_codes: Callable[..., Codes]) -> Codes:
-    """Seven to sixty-three rows over a hundred latents, in float64."""
-    mask = torch.rand(63, 100) < 0.08
-    if request.param == "with empty rows and silent latents":
-        mask[[0, 1, 30, 62]] = False
-        mask[:, [0, 7, 8, 99]] = False
-    elif request.param == "full":
-        mask = torch.ones(7, 100, dtype=torch.bool)
-    elif request.param == "one entry":
-        mask[:] = False
-        mask[7, 63] = True
-    elif request.param == "no entry":
-        mask[:] = False
-    elif request.param == "one row":
-        mask = torch.rand(1, 100) < 0.1
+    """One to sixty-three rows over a hundred latents, in float64."""
+    mask = mask_of_kind(request.param, 63, 100)
     return make_codes(*mask.shape, mask=mask)
+
+
+def mask_of_kind(kind: str, n_rows: int, n_latents: int) -> Tensor:
+    """A sparse random mask of active entries, or what the kind says."""
+    mask = torch.rand(n_rows, n_latents) < 0.08
+    match kind:
+        case "with empty rows and silent latents":
+            mask[[0, 1, n_rows // 2, -1]] = False
+            mask[:, [0, 7, 8, -1]] = False
+        case "with hot latents":
+            mask[:, [0, 7, -1]] = True
+            mask[3:-2, 8] = True
+        case "full":
+            mask = torch.ones(7, n_latents, dtype=torch.bool)
+        case "one entry":
+            mask[:] = False
+            mask[7, n_latents // 2] = True
+        case "no entry":
+            mask[:] = False
+        case "one row":
+            mask = mask[:1]
+    return mask

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from unweave.kernels.density import DENSE_FROM, is_dense
 from unweave.kernels.sampled_dot import reference as plain_dot
@@ -15,62 +14,55 @@ from unweave.kernels.sparse_decode import reference as plain_decode
 from unweave.kernels.sparse_decode import sparse_decode
 from unweave.types import Codes
 
+from .conftest import assert_same, double
+
 WIDTH = 7
 
 
-def _double(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def _assert_same(ours: Tensor, plain: Tensor) -> None:
-    assert ours.shape == plain.shape
-    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
-
-
 def test_segment_sum_adds_up_the_rows_of_each_latent(codes: Codes, route: str) -> None:
-    weights, source = _double(len(codes.values)), _double(codes.n_rows, WIDTH)
+    weights, source = double(len(codes.values)), double(codes.n_rows, WIDTH)
     expected = torch.zeros(codes.n_latents, WIDTH, dtype=torch.float64)
     for entry in range(len(codes.values)):
         expected[codes.latent_ids[entry]] += weights[entry] * source[codes.row_ids[entry]]
-    _assert_same(segment_sum(codes, weights, source), expected)
-    _assert_same(plain_sum.segment_sum(codes, weights, source), expected)
+    assert_same(segment_sum(codes, weights, source), expected)
+    assert_same(plain_sum.segment_sum(codes, weights, source), expected)
 
 
 def test_sampled_dot_is_the_product_at_the_active_entries(codes: Codes, route: str) -> None:
-    left, right = _double(codes.n_rows, WIDTH), _double(codes.n_latents, WIDTH)
+    left, right = double(codes.n_rows, WIDTH), double(codes.n_latents, WIDTH)
     entries = range(len(codes.values))
     expected = (
-        _double(0)
+        double(0)
         if not len(entries)
         else torch.stack([left[codes.row_ids[e]] @ right[codes.latent_ids[e]] for e in entries])
     )
-    _assert_same(sampled_dot(codes, left, right), expected)
-    _assert_same(plain_dot.sampled_dot(codes, left, right), expected)
+    assert_same(sampled_dot(codes, left, right), expected)
+    assert_same(plain_dot.sampled_dot(codes, left, right), expected)
 
 
 def test_sparse_decode_is_the_sum_of_active_decoder_rows(codes: Codes, route: str) -> None:
-    W_dec = _double(codes.n_latents, WIDTH)
+    W_dec = double(codes.n_latents, WIDTH)
     expected = torch.zeros(codes.n_rows, WIDTH, dtype=torch.float64)
     for entry in range(len(codes.values)):
         expected[codes.row_ids[entry]] += codes.values[entry] * W_dec[codes.latent_ids[entry]]
-    _assert_same(sparse_decode(codes, W_dec), expected)
-    _assert_same(plain_decode.sparse_decode(codes, W_dec), expected)
+    assert_same(sparse_decode(codes, W_dec), expected)
+    assert_same(plain_decode.sparse_decode(codes, W_dec), expected)
 
 
 def test_gradients_of_sparse_decode_are_those_of_the_reference(codes: Codes, route: str) -> None:
-    weight, cotangent = _double(codes.n_latents, WIDTH), _double(codes.n_rows, WIDTH)
+    weight, cotangent = double(codes.n_latents, WIDTH), double(codes.n_rows, WIDTH)
     gradients = []
     for decode in (sparse_decode, plain_decode.sparse_decode):
         values, W_dec = codes.values.clone().requires_grad_(), weight.clone().requires_grad_()
         out = decode(codes.with_values(values), W_dec)
         gradients.append(torch.autograd.grad(out, (values, W_dec), cotangent))
     for ours, plain in zip(*gradients, strict=True):
-        _assert_same(ours, plain)
+        assert_same(ours, plain)
 
 
 def test_gradcheck_agrees_with_sparse_decode(make_codes: Callable[..., Codes], route: str) -> None:
     codes = make_codes(7, 9, 0.3)
-    values, W_dec = codes.values.clone().requires_grad_(), _double(9, 5).requires_grad_()
+    values, W_dec = codes.values.clone().requires_grad_(), double(9, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda v, w: sparse_decode(codes.with_values(v), w), (values, W_dec))
 
 
@@ -79,18 +71,18 @@ def test_sparse_decode_gives_a_gradient_to_whichever_side_asks(
     make_codes: Callable[..., Codes], route: str, wanted: str
 ) -> None:
     codes = make_codes(63, 100)
-    values, W_dec = codes.values.clone(), _double(100, WIDTH)
+    values, W_dec = codes.values.clone(), double(100, WIDTH)
     asked = {"values": values, "W_dec": W_dec}[wanted].requires_grad_()
     (ours,) = torch.autograd.grad(sparse_decode(codes.with_values(values), W_dec).square().sum(), asked)
     (plain,) = torch.autograd.grad(plain_decode.sparse_decode(codes.with_values(values), W_dec).square().sum(), asked)
-    _assert_same(ours, plain)
+    assert_same(ours, plain)
 
 
 @pytest.mark.parametrize("width", [1, 7, 63, 1000])
 def test_rows_of_any_width_are_multiplied(make_codes: Callable[..., Codes], route: str, width: int) -> None:
     """Vector registers hold 4 to 16 numbers; what is left over counts too."""
     codes = make_codes(9, 20, 0.3)
-    left, right = _double(9, width), _double(20, width)
+    left, right = double(9, width), double(20, width)
     by_hand = torch.stack([left[b] @ right[i] for b, i in zip(codes.row_ids, codes.latent_ids, strict=True)])
     torch.testing.assert_close(sampled_dot(codes, left, right), by_hand, rtol=1e-11, atol=1e-11)
     ours = sampled_dot(codes, left.float(), right.float())
@@ -99,17 +91,17 @@ def test_rows_of_any_width_are_multiplied(make_codes: Callable[..., Codes], rout
 
 def test_sampled_dot_reads_transposed_matrices_as_what_they_show(make_codes: Callable[..., Codes], route: str) -> None:
     codes = make_codes(9, 20, 0.3)
-    left, right = _double(7, 9).T, _double(7, 20).T
-    _assert_same(sampled_dot(codes, left, right), plain_dot.sampled_dot(codes, left, right))
+    left, right = double(7, 9).T, double(7, 20).T
+    assert_same(sampled_dot(codes, left, right), plain_dot.sampled_dot(codes, left, right))
 
 
 def test_entries_that_are_explicit_zeros_are_as_good_as_none(make_codes: Callable[..., Codes], route: str) -> None:
     codes = make_codes(9, 20, 0.3)
     kept = torch.rand(len(codes.values)) < 0.5
     zeroed, dropped = codes.with_values(torch.where(kept, codes.values, 0.0)), codes.where(kept)
-    W_dec, source = _double(20, WIDTH), _double(9, WIDTH)
-    _assert_same(sparse_decode(zeroed, W_dec), sparse_decode(dropped, W_dec))
-    _assert_same(segment_sum(zeroed, zeroed.values, source), segment_sum(dropped, dropped.values, source))
+    W_dec, source = double(20, WIDTH), double(9, WIDTH)
+    assert_same(sparse_decode(zeroed, W_dec), sparse_decode(dropped, W_dec))
+    assert_same(segment_sum(zeroed, zeroed.values, source), segment_sum(dropped, dropped.values, source))
 
 
 def test_both_routes_agree_to_rounding_in_single_precision(

@@ -1,7 +1,7 @@
 """What the tests of training share: sparse synthetic rows at two sites, small coders of every wiring, short runs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from unweave.training.loop import Progress, Trainee, new_trainee, train
 
 WIDTH, OTHER_WIDTH, N_FEATURES = 20, 12, 40
 CONFIG = TrainingConfig(rows=60 * 512, batch=512, lr=2e-2, buffer=1024, dead_window=2000)
+SHORT = replace(CONFIG, rows=30 * 512, lr=4e-2)
+"""Half the steps, each twice as large: enough to learn most of the data."""
 HERE, THERE = Port("here", WIDTH), Port("there", OTHER_WIDTH)
 WIRINGS = {
     "sae": Wiring.sae(WIDTH, "here"),

@@ -16,13 +16,13 @@ ROW_BY_ROW = ["relu", "topk", "jumprelu", "gated", "prolu", "abs_topk", "hierarc
 
 
 def _trained(name: str, accumulate: int) -> tuple[Trainee, list[Progress]]:
-    config = replace(CONFIG, accumulate=accumulate)
+    config = replace(CONFIG, rows=7 * 20, batch=20, dead_window=50, accumulate=accumulate)
     settings = {} if name in ("relu", "jumprelu", "gated", "prolu") else {"aux_coefficient": 0.0}
     trainee = new_trainee(name, runs.new_coder(name, **settings).double(), runs.sample(), config)
-    return trainee, list(train([trainee], runs.data(7, size=100), config))
+    return trainee, list(train([trainee], runs.data(7, size=20), config))
 
 
-@pytest.mark.parametrize("count", [2, 3, 100])
+@pytest.mark.parametrize("count", [2, 3, 20])
 @pytest.mark.parametrize("name", ROW_BY_ROW)
 def test_parts_of_unequal_size_train_as_the_whole_batch_where_rows_do_not_interact(name: str, count: int) -> None:
     (whole, expected), (parts, reports) = _trained(name, 1), _trained(name, count)

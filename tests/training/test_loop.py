@@ -40,8 +40,8 @@ def test_every_wiring_learns_and_a_finished_coder_writes_raw_rows_as_training_wr
 
     coder = runs.new_coder("batch_topk", runs.WIRINGS[wiring], input_scale=scale, k=6.0).double()
     (sample,) = scaled([runs.sample()])
-    trainee = new_trainee(wiring, coder, sample, runs.CONFIG)
-    reports = list(train([trainee], scaled(runs.data(60)), runs.CONFIG))
+    trainee = new_trainee(wiring, coder, sample, runs.SHORT)
+    reports = list(train([trainee], scaled(runs.data(30)), runs.SHORT))
     (batch,) = scaled(runs.data(1, seed=99))
 
     with torch.no_grad():
@@ -62,21 +62,19 @@ def test_every_wiring_learns_and_a_finished_coder_writes_raw_rows_as_training_wr
 
 @pytest.mark.parametrize("name", ["batch_topk", "relu"])
 def test_two_runs_from_one_seed_give_the_same_weights_bit_for_bit(name: str) -> None:
-    first, second = runs.trainee_of(name), runs.trainee_of(name)
-    runs.run(first), runs.run(second)
+    first, second, other = (runs.trainee_of(name, seed, runs.SHORT) for seed in (7, 7, 8))
+    for trainee in (first, second, other):
+        runs.run(trainee, config=runs.SHORT)
     for a, b in zip(runs.weights_of(first.coder), runs.weights_of(second.coder), strict=True):
         assert torch.equal(a, b)
-    other = runs.trainee_of(name, seed=8)
-    runs.run(other)
     assert not torch.equal(first.coder.W_dec, other.coder.W_dec)
 
 
 def test_coders_trained_together_are_those_trained_alone() -> None:
-    alone = [runs.trainee_of("batch_topk"), runs.trainee_of("relu")]
+    alone, together = ([runs.trainee_of(name, config=runs.SHORT) for name in ("batch_topk", "relu")] for _ in range(2))
     for trainee in alone:
-        runs.run(trainee)
-    together = [runs.trainee_of("batch_topk"), runs.trainee_of("relu")]
-    runs.run(*together)
+        runs.run(trainee, config=runs.SHORT)
+    runs.run(*together, config=runs.SHORT)
     for a, b in zip(alone, together, strict=True):
         for x, y in zip(runs.weights_of(a.coder), runs.weights_of(b.coder), strict=True):
             assert torch.equal(x, y)
@@ -119,10 +117,10 @@ def test_sites_are_scaled_each_by_its_own_and_stand_side_by_side() -> None:
 
 def test_training_does_not_depend_on_the_scale_of_the_activations() -> None:
     """A power of two only changes the exponents, so the scaled rows are the same to the last bit."""
-    plain = runs.trainee_of()
-    runs.run(plain)
-    large = new_trainee("large", runs.new_coder(), {"here": 64 * runs.sample()["here"]}, runs.CONFIG)
-    list(train([large], ({"here": 64 * batch["here"]} for batch in runs.data(60)), runs.CONFIG))
+    plain = runs.trainee_of(config=runs.SHORT)
+    runs.run(plain, config=runs.SHORT)
+    large = new_trainee("large", runs.new_coder(), {"here": 64 * runs.sample()["here"]}, runs.SHORT)
+    list(train([large], ({"here": 64 * batch["here"]} for batch in runs.data(30)), runs.SHORT))
     assert large.reads[0].factor == plain.reads[0].factor / 64
     for a, b in zip(runs.weights_of(plain.coder), runs.weights_of(large.coder), strict=True):
         assert torch.equal(a, b)

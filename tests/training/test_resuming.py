@@ -48,12 +48,18 @@ def _on(trainee: Trainee, start: int, end: int) -> list[Progress]:
     return [next(reports) for _ in range(start, end)]
 
 
-@pytest.mark.parametrize("is_double", [False, True])
+@pytest.mark.parametrize(("n_steps", "cut", "is_double"), [(30, 13, False), (12, 5, True)])
 @pytest.mark.parametrize(
     ("name", "settings", "training"), CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)]
 )
-def test_thirty_steps_are_thirteen_saved_loaded_and_seventeen_more(
-    name: str, settings: dict[str, Any], training: dict[str, Any], is_double: bool, tmp_path: Path
+def test_steps_up_to_a_cut_saved_loaded_and_the_others_are_all_steps(
+    name: str,
+    settings: dict[str, Any],
+    training: dict[str, Any],
+    n_steps: int,
+    cut: int,
+    is_double: bool,
+    tmp_path: Path,
 ) -> None:
     config = replace(CONFIG, **training)
 
@@ -63,19 +69,19 @@ def test_thirty_steps_are_thirteen_saved_loaded_and_seventeen_more(
 
     sample = {site: rows.double() if is_double else rows for site, rows in runs.sample().items()}
     straight = _silenced(new_trainee(name, coder(7), sample, config))
-    expected = _on(straight, 0, 30)
+    expected = _on(straight, 0, n_steps)
 
     stopped = _silenced(new_trainee(name, coder(7), sample, config))
-    first = _on(stopped, 0, 13)
+    first = _on(stopped, 0, cut)
     save_file({key: tensor.contiguous() for key, tensor in stopped.state().items()}, tmp_path / "state.safetensors")
     torch.manual_seed(63)
     resumed = resumed_trainee(name, coder(8), config, load_file(tmp_path / "state.safetensors"))
-    assert first + _on(resumed, 13, 30) == expected
+    assert first + _on(resumed, cut, n_steps) == expected
     ours, theirs = resumed.state(), straight.state()
     assert ours.keys() == theirs.keys()
     for key, tensor in theirs.items():
         assert torch.equal(ours[key], tensor) and ours[key].dtype == tensor.dtype, key
-    assert expected[-1].rows == 30 * 64
+    assert expected[-1].rows == n_steps * 64
     if config.resample_at:
         assert straight.resampled >= 0
 

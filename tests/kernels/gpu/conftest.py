@@ -12,6 +12,8 @@ from unweave import types
 from unweave.kernels import density, device
 from unweave.types import Codes
 
+from ..conftest import mask_of_kind
+
 collect_ignore_glob = [] if find_spec("triton") else ["test_*.py"]  # Triton has no builds but for Linux
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
@@ -48,20 +50,10 @@ def _quick_interpreter() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["sparse", "with hot latents", "with empty rows", "full", "no entry"])
+@pytest.fixture(params=["sparse", "with hot latents", "with empty rows and silent latents", "full", "no entry"])
 def codes(request: pytest.FixtureRequest, make_codes: Callable[..., Codes]) -> Codes:
     """Codes in float64 of odd shapes, some of whose values are explicit zeros."""
-    mask = torch.rand(23, 31) < 0.08
-    if request.param == "with hot latents":
-        mask[:, [0, 7, 30]] = True
-        mask[3:21, 8] = True
-    elif request.param == "with empty rows":
-        mask[[0, 1, 15, 22]] = False
-        mask[:, [0, 7, 8, 30]] = False
-    elif request.param == "full":
-        mask = torch.ones(5, 31, dtype=torch.bool)
-    elif request.param == "no entry":
-        mask[:] = False
+    mask = mask_of_kind(request.param, 23, 31)
     made = make_codes(*mask.shape, mask=mask)
     made.values[::5] = 0.0
     return made

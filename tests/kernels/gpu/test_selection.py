@@ -54,10 +54,10 @@ def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_top_k_of_row_keeps_the_largest_of_each_row(kind: str, search: str) -> None:
-    pre, rule = _matrix(3, 63, kind), TopKOfRow(7)
+    pre, rule = _matrix(2, 63, kind), TopKOfRow(7)
     codes = select(pre, rule)
     _assert_selected(codes, pre, rule)
-    assert codes.row_offsets.diff().tolist() == [7] * 3
+    assert codes.row_offsets.diff().tolist() == [7] * 2
 
 
 @pytest.mark.parametrize("kind", ["normal", "ties", "zeros"])
@@ -67,10 +67,15 @@ def test_signed_top_k_of_row_keeps_the_largest_magnitudes(kind: str, search: str
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_numbers_of_every_length_are_ranked(dtype: torch.dtype, search: str) -> None:
-    pre = _matrix(1, 63, "normal", dtype)
-    for rule in (TopKOfRow(7), TopKOfBatch(3.5)):
-        _assert_selected(select(pre, rule), pre, rule)
+def test_numbers_of_every_length_are_ranked_in_a_row(dtype: torch.dtype, search: str) -> None:
+    pre, rule = _matrix(1, 63, "normal", dtype), TopKOfRow(7)
+    _assert_selected(select(pre, rule), pre, rule)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_numbers_of_every_length_are_ranked_in_a_batch(dtype: torch.dtype) -> None:
+    pre, rule = _matrix(1, 63, "normal", dtype), TopKOfBatch(3.5)
+    _assert_selected(select(pre, rule), pre, rule)
 
 
 @pytest.mark.parametrize("k", [1, 63, 100])
