@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "text": {"source": str(TEXT), "separator": "\n<|endoftext|>\n"},
             "packing": {"context": 512, "prepend_bos": False},
             "coder": {"type": "batch_topk", "n_latents": 512, "k": 16, "k_aux": 32},
-            "training": {"rows": 300_000, "buffer": 32_768, "dead_window": 50_000},
+            "training": {"rows": 200_000, "buffer": 32_768, "dead_window": 50_000},
             "evaluation": {"tokens": 40_000, "splice_tokens": 20_000},
         }
     )

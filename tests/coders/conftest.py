@@ -116,7 +116,7 @@ def case(request: pytest.FixtureRequest, wiring: Wiring) -> Case:
 
 @cache
 def _made(form: str, wiring: Wiring) -> tuple[Case, Tensor]:
-    """A case to copy, which takes a tenth of the time, and the state of random numbers behind it."""
+    """A case to copy, and the state of random numbers behind it."""
     torch.default_generator.manual_seed(7)
     name, settings = FORMS[form]
     x, y = rows_for(wiring)

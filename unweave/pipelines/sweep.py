@@ -17,8 +17,6 @@ from unweave.pipelines.report import figures, replace_folder
 from unweave.pipelines.run_plan import coder_folders, default_folder, run_plan
 from unweave.storage.run_folder import Run
 
-_NOT_IN_LINES = ("seed", "coder.type")
-
 
 def sweep(
     recipe: str | Path, *overrides: str, out: str | Path | None = None, overwrite: bool = False, quiet: bool = False
@@ -64,13 +62,13 @@ def write_sweep(folder: Path) -> Path:
 def swept_coders(folder: Path, plan: Plan) -> list[SweptCoder]:
     """The coders of a sweep with their figures, and what sets them apart."""
     flat = {name: dict(_flat(job)) for name, job in plan.jobs.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    varying = [key for key in keys if len({repr(values.get(key)) for values in flat.values()}) > 1]
     found = []
     for name, path in coder_folders(folder, plan).items():
         job = plan.jobs[name]
         sparsity = f"coder.{architecture(job.coder_type).sparsity}"
-        rest = [key for key in varying if key not in (*_NOT_IN_LINES, sparsity) and key in flat[name]]
+        of_type = [flat[other] for other, its in plan.jobs.items() if its.coder_type == job.coder_type]
+        varying = [key for key in flat[name] if len({repr(values.get(key)) for values in of_type}) > 1]
+        rest = [key for key in varying if key not in ("seed", sparsity)]
         line = ", ".join([job.coder_type, *(_shown(key, flat[name][key]) for key in rest)])
         setting = _shown(sparsity, flat[name].get(sparsity))
         found.append(SweptCoder(name, line, setting, figures(Run(path).results)))
