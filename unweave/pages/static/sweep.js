@@ -13,6 +13,12 @@
     return { color: hues[index % hues.length], symbol: SYMBOLS[index % SYMBOLS.length] };
   }
 
+  /** Where coders are on the axis, each at least a tenth above the one before. */
+  function ticks() {
+    const values = lines.flatMap((line) => line.l0.mean).filter((value) => value > 0).sort((a, b) => a - b);
+    return values.map(Math.round).filter((value, index, all) => index === 0 || value > 1.1 * all[index - 1]);
+  }
+
   /** One chart; returns how to draw it. */
   function chart({ name, title }) {
     const label = `${title} against L0: ${lines.map((line) => line.name).join(", ")}`;
@@ -37,7 +43,8 @@
           hovertemplate: "<b>%{text}</b><br>L0 %{x:.4~g}<br>" + title + " %{y:.4~g}<extra></extra>",
         };
       });
-      const xaxis = { type: "log", title: { text: "L0, active latents per token (log scale)", standoff: 8 }, showgrid: false, dtick: "D2" };
+      const title_x = { text: "L0, active latents per token (log scale)", standoff: 8 };
+      const xaxis = { type: "log", title: title_x, showgrid: false, tickvals: ticks(), tickformat: "~g" };
       const yaxis = { tickformat: "~g", nticks: 7 };
       const margin = { l: 56, r: 12, t: 8, b: 46 };
       const legend = { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: colour.ink } };
