@@ -130,6 +130,14 @@ def test_bench_truth_marks_architectures_against_known_features(folder: Path) ->
         assert str(round(sum(mark["mcc"]) / 2, 3)) in done.stdout
 
 
+def test_tokenize_writes_a_file_that_a_recipe_can_read(folder: Path) -> None:
+    done = unweave("tokenize", "small.toml", "--out", "weaver.tokens", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("tokens in weaver.tokens\n")
+    trained = unweave("train", "small.toml", "text.source=tokens:weaver.tokens", "--out", "runs/tokens", cwd=folder)
+    assert trained.returncode == 0, trained.stderr
+
+
 def test_sweep_prints_a_line_for_each_coder_and_resume_says_when_there_is_nothing_to_do(folder: Path) -> None:
     swept = unweave("sweep", "small.toml", "coder.k=[5, 9]", "training.rows=2000", "--out", "runs/swept", cwd=folder)
     assert swept.returncode == 0, swept.stderr

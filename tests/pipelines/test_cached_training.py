@@ -13,6 +13,7 @@ from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_plan
 from unweave.pipelines.resume import resume
 from unweave.pipelines.run_plan import run_plan
+from unweave.storage.checkpoints import checkpoints
 from unweave.storage.run_folder import Run
 
 QUIET = Watch(quiet=True)
@@ -57,6 +58,7 @@ def test_a_site_that_is_not_in_the_cache_is_refused(cached: dict, tmp_path: Path
 
 def test_a_run_does_not_go_on_with_other_rows_than_it_began_with(recipe: dict, cached: dict, tmp_path: Path) -> None:
     out = run_plan(build_plan(cached | {"checkpoints": {"kept": 2}}), tmp_path / "cached", QUIET)
+    shutil.rmtree(checkpoints(out / "checkpoints")[-1])
     shutil.rmtree(tmp_path / "cache")
     harvest(tmp_path / "small.toml", out=tmp_path / "cache", rows=2000, dtype="bfloat16", quiet=True)
     with pytest.raises(UserError, match="the text or the cache is not the one that the run began with"):

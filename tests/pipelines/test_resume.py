@@ -138,6 +138,8 @@ def test_checkpoints_that_are_to_stay_lie_at_equal_distances(slow: dict, tmp_pat
     out = run_plan(build_plan(slow | {"checkpoints": {"kept": 4}}), tmp_path / "kept", QUIET)
     steps = [int(path.name.removeprefix("step-")) for path in checkpoints(out / "checkpoints")]
     assert steps == [51, 101, 151, 200], "each is the first logged step from a quarter of the run on"
+    with pytest.raises(UserError, match="is complete: all 200 steps are done"):
+        resume(out, QUIET)
 
 
 def test_a_disk_that_is_full_costs_the_checkpoint_and_not_the_training(

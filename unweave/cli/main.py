@@ -115,6 +115,27 @@ def harvest(
 
 
 @app.command()
+def tokenize(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or a recipe that comes with unweave: demo.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    overrides: Overrides = None,
+    tokens: Annotated[int | None, typer.Option(help="Most tokens to train on, and held out.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the tokens of a recipe's text to a file, which `text.source=tokens:FILE` reads without a tokenizer."""
+    from unweave.pipelines.progress import Watch
+
+    watch = Watch(quiet=quiet)
+    with watch.waiting("starting"):
+        from unweave.pipelines.recipe import read_plan
+        from unweave.pipelines.workbench import set_up
+
+    with watch.waiting("tokenising"):
+        n_tokens = set_up(read_plan(recipe, overrides or []).recipe).write_tokens(out, tokens)
+    typer.echo(f"{n_tokens:,} tokens in {out}")
+
+
+@app.command()
 def evaluate(run: RunPath, overrides: Overrides = None, quiet: Quiet = False) -> None:
     """Measure a run's coder anew and rewrite its results, latents and report."""
     from unweave.pipelines.progress import Watch

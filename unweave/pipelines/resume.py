@@ -39,6 +39,11 @@ def resume(
         check_unchanged(plan, changed, allow_changes)
         plan = changed
     checkpoint = newest_checkpoint(found / CHECKPOINTS, allow_previous=allow_previous)
+    n_steps = plan.recipe.training.n_steps
+    if found == path and checkpoint is not None and checkpoint.step >= n_steps:
+        raise UserError(
+            f"{str(path)!r} is complete: all {n_steps:,} steps are done; `unweave evaluate` measures it anew"
+        )
     with watch.waiting("loading the model and the text"):
         source = open_source(plan, watch.say)
         new = checkpoint is None
