@@ -64,7 +64,8 @@ def _turns(shape: Shape) -> dict[str, Callable[[], object]]:
     from unweave.coders import Wiring
     from unweave.coders.topk import TopK, TopKConfig
     from unweave.training.config import TrainingConfig
-    from unweave.training.loop import new_trainee, take_step
+    from unweave.training.loop import new_trainee
+    from unweave.training.step import take_step
 
     features_FD = random_features(2 * shape.D, shape.D)
     rows_ND = sparse_sums(N_BATCHES * shape.B, features_FD, probability=0.02).rows_ND.to(DTYPE)

@@ -21,7 +21,8 @@ def make_step(architecture_name: str, shape: Shape, prepared: Prepared) -> Calla
     """One whole training step on the next batch, as the training loop takes it."""
     from unweave.coders import Wiring, architecture
     from unweave.training.config import TrainingConfig
-    from unweave.training.loop import new_trainee, take_step
+    from unweave.training.loop import new_trainee
+    from unweave.training.step import take_step
 
     # in units of the rows as they are, like the peers
     settings: dict[str, Any] = {"n_latents": shape.L, "input_scale": "none"}

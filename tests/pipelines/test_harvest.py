@@ -24,7 +24,7 @@ from unweave.activations.harvest import harvest as live_rows
 from unweave.activations.shards import Shards
 from unweave.cli.main import main
 from unweave.errors import UserError
-from unweave.pipelines.harvest import cached_rows, harvest
+from unweave.pipelines.harvest import harvest
 from unweave.pipelines.recipe import build_job
 from unweave.pipelines.workbench import set_up
 from unweave.types import Rows, TextPosition
@@ -108,7 +108,7 @@ def test_other_sites_and_an_fsspec_address_can_be_named(write_recipe: Callable[.
     address = "memory://harvested"
     shards = harvest(write_recipe(), out=address, rows=100, sites=["blocks.0.hook_mlp_out", SITES[0]], quiet=True)
     assert shards.manifest.sites == {"layers.0.mlp_out": 24, "layers.1.resid_post": 24}
-    with closing(cached_rows(address, ["layers.0.mlp_out"])) as source:
+    with closing(Shards(address).rows_forever(["layers.0.mlp_out"])) as source:
         first = next(source)
         for rows in islice(source, 7):
             last = rows

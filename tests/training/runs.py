@@ -12,7 +12,8 @@ from unweave.coders.batch_topk import BatchTopK, BatchTopKConfig
 from unweave.coders.relu import Relu, ReluConfig
 from unweave.config import build
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import Progress, Trainee, new_trainee, train
+from unweave.training.loop import Progress, new_trainee, train
+from unweave.training.trainee import Trainee
 
 WIDTH, OTHER_WIDTH, N_FEATURES = 20, 12, 40
 CONFIG = TrainingConfig(rows=60 * 512, batch=512, lr=2e-2, buffer=1024, dead_window=2000)

@@ -9,7 +9,8 @@ from tests.training import runs
 from unweave.coders import Moment
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import Progress, Trainee, new_trainee, train
+from unweave.training.loop import Progress, new_trainee, train
+from unweave.training.trainee import Trainee
 
 CONFIG = TrainingConfig(rows=7 * 100, batch=100, buffer=200, dead_window=250, log_every=1)
 ROW_BY_ROW = ["relu", "topk", "jumprelu", "gated", "prolu", "abs_topk", "hierarchical_topk", "group_max", "kron"]

@@ -10,7 +10,8 @@ from tests.training import runs
 from unweave.coders import architectures
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import NotFinite, new_trainee, train
+from unweave.training.loop import new_trainee, train
+from unweave.training.step import NotFinite
 
 
 @pytest.mark.parametrize("name", sorted(architectures()))

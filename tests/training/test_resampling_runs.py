@@ -12,7 +12,9 @@ from torch import Tensor
 from tests.training import runs
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import NotFinite, Trainee, new_trainee, train
+from unweave.training.loop import new_trainee, train
+from unweave.training.step import NotFinite
+from unweave.training.trainee import Trainee
 
 RESAMPLING = TrainingConfig(
     rows=40 * 100,

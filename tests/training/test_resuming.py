@@ -14,7 +14,8 @@ from tests.training import runs
 from unweave.coders import architectures
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import Progress, Trainee, batches_before, new_trainee, resumed_trainee, train
+from unweave.training.loop import Progress, batches_before, new_trainee, resumed_trainee, train
+from unweave.training.trainee import Trainee
 
 CONFIG = TrainingConfig(rows=30 * 64, batch=64, buffer=200, lr=1e-2, dead_window=200, log_every=1, average=0.9)
 SPARE = {"relu": {"variant": "april_2024"}, "jumprelu": {"variant": "anthropic"}, "matryoshka": {"prefixes": "random"}}

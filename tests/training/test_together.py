@@ -9,7 +9,8 @@ import torch
 from tests.training import runs
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import Trainee, new_trainee, train
+from unweave.training.loop import new_trainee, train
+from unweave.training.trainee import Trainee
 
 SHARED = TrainingConfig(
     rows=40 * 100,

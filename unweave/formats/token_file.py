@@ -7,9 +7,7 @@ little-endian. The tokens have a checksum per block of 4 MiB, which is compared 
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 
 from unweave.errors import UserError
 from unweave.formats.documents import Corpus, Stream, StreamedDocuments, split_stream
+from unweave.formats.files import atomic_file
 from unweave.types import Document
 
 _MAGIC = b"unwvtok1"
@@ -42,31 +41,21 @@ def write_token_file(
     none, a reader splits by names. ``sources``: what the documents were read from. ``max_tokens``: each part ends with
     the document that reaches it. The file appears under its name when all of it is on disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            writer = _Writer(file, np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4"))
-            writer.add(documents, max_tokens)
-            n_train = len(writer.names)
-            writer.add(held_out, max_tokens)
-            if len(writer.names) < 2:
-                raise UserError(f"a file of tokens needs at least two documents, got {len(writer.names)}")
-            has_split = n_train < len(writer.names)
-            writer.finish(
-                {
-                    "tokenizer_sha256": tokenizer_sha256(tokenizer),
-                    "sources": list(sources),
-                    "n_train": n_train if has_split else None,
-                }
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        writer = _Writer(file, np.dtype("<u2" if len(tokenizer) <= 2**16 else "<u4"))
+        writer.add(documents, max_tokens)
+        n_train = len(writer.names)
+        writer.add(held_out, max_tokens)
+        if len(writer.names) < 2:
+            raise UserError(f"a file of tokens needs at least two documents, got {len(writer.names)}")
+        has_split = n_train < len(writer.names)
+        writer.finish(
+            {
+                "tokenizer_sha256": tokenizer_sha256(tokenizer),
+                "sources": list(sources),
+                "n_train": n_train if has_split else None,
+            }
+        )
     return writer.starts[-1]
 
 

@@ -74,19 +74,24 @@ class SplicedLoss(Metric[SplicedLosses]):
         self.replaced = dict.fromkeys(self.variants, 0.0)
 
     def update(self, batch: SplicedLosses) -> None:
+        """One text at a time, so that a batch of logits is never copied as a whole."""
         device = batch.clean.device
-        padding = torch.zeros_like(batch.token_ids, dtype=torch.bool) if batch.is_padding is None else batch.is_padding
-        counted = (~padding[:, 1:]).flatten().nonzero().flatten()
-        targets = batch.token_ids[:, 1:].flatten()[counted].to(device)
-        counted = counted.to(device)
-        self.n_tokens += targets.shape[0]
-        clean = batch.clean[:, :-1].flatten(0, 1)[counted]
-        self.clean += _cross_entropy(clean, targets)
-        for variant in self.variants:
-            logits = batch.replaced[variant][:, :-1].flatten(0, 1)[counted]
-            self.replaced[variant] += _cross_entropy(logits, targets)
-            if variant == "spliced":
-                self.kl += _kl(clean, logits)
+        for i, token_ids in enumerate(batch.token_ids):
+            predicted = slice(0, -1)
+            targets = token_ids[1:]
+            if batch.is_padding is not None:
+                predicted = (~batch.is_padding[i, 1:]).nonzero().flatten()
+                targets = targets[predicted]
+                predicted = predicted.to(device)
+            targets = targets.to(device)
+            clean = batch.clean[i, predicted]
+            self.n_tokens += targets.shape[0]
+            self.clean += _cross_entropy(clean, targets)
+            for variant in self.variants:
+                logits = batch.replaced[variant][i, predicted]
+                self.replaced[variant] += _cross_entropy(logits, targets)
+                if variant == "spliced":
+                    self.kl += _kl(clean, logits)
 
     def merge(self, other: "SplicedLoss") -> None:
         self.n_tokens += other.n_tokens

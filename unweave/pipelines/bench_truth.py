@@ -20,7 +20,8 @@ from unweave.pipelines.progress import Bar, Watch
 from unweave.storage.run_folder import write_json
 from unweave.training import loop
 from unweave.training.config import TrainingConfig
-from unweave.training.loop import Trainee, finish, new_trainee
+from unweave.training.loop import finish, new_trainee
+from unweave.training.trainee import Trainee
 
 _SITE = "synthetic"
 _SAMPLE_ROWS = 16_384

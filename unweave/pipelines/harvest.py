@@ -1,7 +1,7 @@
 """Fill an activation cache: run the model over the training text once, so that many coders can be trained from disk."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from unweave.activations.ahead import ahead
 from unweave.activations.quantize import StoredDtype, check_stored_dtype
 from unweave.activations.shard_files import Manifest, ShardFolder, check_sizes, read_manifest
 from unweave.activations.shard_writer import ShardWriter
-from unweave.activations.shards import START, Shards
+from unweave.activations.shards import Shards
 from unweave.errors import UserError
 from unweave.pipelines.interrupt import stop_on_interrupt
 from unweave.pipelines.progress import Watch
@@ -19,7 +19,6 @@ from unweave.pipelines.provenance import NAMES, origin
 from unweave.pipelines.recipe import Plan, read_plan
 from unweave.pipelines.row_source import ModelRows
 from unweave.pipelines.workbench import Places, set_up
-from unweave.types import Rows, TextPosition
 
 SHARD_ROWS = 65_536
 """Rows after which a shard ends: 100 MB of bfloat16 at a width of 768."""
@@ -60,14 +59,6 @@ def harvest(
         there = _what_is_there(folder, new)
     _fill(ShardWriter(folder, there or new, shard_rows), source, n_rows, watch)
     return Shards(address)
-
-
-def cached_rows(address: str, sites: Sequence[str], start: TextPosition = START) -> Generator[Rows, None, None]:
-    """Rows of a cache without end, on the CPU, for training; needs no model.
-
-    Each has in ``after`` the ``start`` with which reading goes on behind it. Close the iterator to end its thread.
-    """
-    return Shards(address).rows_forever(sites, start)
 
 
 def _source(plan: Plan, sites: Sequence[str]) -> ModelRows:

@@ -2,22 +2,25 @@
 
 import json
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from unweave.config import parse_toml
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.pipelines.recipe import LoggingConfig, Plan
 
 
-class StepLog(AbstractContextManager):
+class StepLog(AbstractContextManager, ABC):
     """Takes the figures of each step that is logged; closed when the block ends."""
 
+    @abstractmethod
     def write(self, coder: str, step: int, rows: int, figures: Mapping[str, float]) -> None:
-        raise NotImplementedError
+        """Take the figures of a coder's step; ``rows`` were read so far."""
 
 
 class MetricsFiles(StepLog):
@@ -29,8 +32,8 @@ class MetricsFiles(StepLog):
         for name, folder in folders.items():
             path = folder / "metrics.jsonl"
             lines = path.read_text().splitlines() if path.is_file() else []
-            self._files[name] = path.open("w")
-            self._files[name].writelines(f"{line}\n" for line in lines if _is_before(line, n_done))
+            write_atomically(path, "".join(f"{line}\n" for line in lines if _is_before(line, n_done)))
+            self._files[name] = path.open("a")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -107,8 +110,6 @@ def open_logs(
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    from unweave.config import parse_toml
-
     return parse_toml(plan.to_toml(), "the recipe")
 
 

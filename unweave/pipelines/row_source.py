@@ -4,6 +4,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, final
 
 import torch
@@ -53,9 +54,13 @@ class RowSource(ABC):
     def facts(self) -> dict[str, Any]:
         """What the manifest says of where the rows came from."""
 
-    @abstractmethod
+    @cached_property
     def identity(self) -> str:
         """Checksum of what the rows are made of; a training goes on with the same alone."""
+        return self._checksum()
+
+    @abstractmethod
+    def _checksum(self) -> str: ...
 
     @abstractmethod
     def describe(self) -> str:
@@ -92,10 +97,10 @@ class ModelRows(RowSource):
         return {
             "device": str(self.device),
             "documents": {"train": corpus.train.count, "held_out": corpus.held_out.count},
-            "text_sha256": self.identity(),
+            "text_sha256": self.identity,
         }
 
-    def identity(self) -> str:
+    def _checksum(self) -> str:
         return self._bench.corpus.sha256()
 
     def describe(self) -> str:
@@ -133,11 +138,11 @@ class CachedRows(RowSource):
         return {
             "device": str(self.device),
             "documents": {"train": None, "held_out": None},
-            "cache": {"address": self.recipe.cache, "sha256": self.identity(), "rows": self._shards.n_rows},
+            "cache": {"address": self.recipe.cache, "sha256": self.identity, "rows": self._shards.n_rows},
             "text_sha256": self._shards.manifest.origin["text"]["sha256"],
         }
 
-    def identity(self) -> str:
+    def _checksum(self) -> str:
         return self._shards.sha256
 
     def describe(self) -> str:

@@ -21,7 +21,8 @@ from unweave.pipelines.row_source import RowSource, open_source
 from unweave.pipelines.training_run import TrainingRun, forget_checkpoints, new_training_run, train_into
 from unweave.storage.checkpoints import newest_checkpoint
 from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, write_json
-from unweave.training.loop import NotFinite, finish
+from unweave.training.loop import finish
+from unweave.training.step import NotFinite
 
 
 def default_folder(recipe: str | Path, out: str | Path | None) -> Path:

@@ -23,7 +23,8 @@ from unweave.pipelines.workbench import Places
 from unweave.storage.checkpoints import Checkpoint, checkpoints, write_checkpoint
 from unweave.storage.run_folder import CHECKPOINTS
 from unweave.training import loop
-from unweave.training.loop import Progress, Trainee, new_trainee, resumed_trainee
+from unweave.training.loop import Progress, new_trainee, resumed_trainee
+from unweave.training.trainee import Trainee
 from unweave.types import Rows, TextPosition
 
 _SAMPLE_ROWS = 16_384
@@ -50,7 +51,7 @@ class TrainingRun:
         after = self.shuffle.after
         assert after is not None, "the source of a training says where it goes on"
         state = {f"{t.name}/{key}": value for t in self.trainees for key, value in t.state().items()}
-        facts = {"rows": self.n_rows, "after": list(after), "source": self.source.identity()}
+        facts = {"rows": self.n_rows, "after": list(after), "source": self.source.identity}
         return Checkpoint(self.n_done, state, self.shuffle.state(), facts)
 
 
@@ -73,12 +74,14 @@ def new_training_run(plan: Plan, source: RowSource) -> TrainingRun:
 
 def resumed_training_run(plan: Plan, source: RowSource, checkpoint: Checkpoint) -> TrainingRun:
     """The run as it was when the checkpoint was written; raises ``UserError`` where its rows would be others."""
-    if checkpoint.facts["source"] != source.identity():
+    if checkpoint.facts["source"] != source.identity:
         raise UserError("the text or the cache is not the one that the run began with, so it cannot go on; train anew")
     device = source.device
     shuffle = _shuffle(plan, source.rows(TextPosition(*checkpoint.facts["after"])))
     shuffle.load_state({name: _on(device, name, x) for name, x in checkpoint.rows.items()})
-    widths = {name.removeprefix("buffer."): x.shape[1] for name, x in checkpoint.rows.items() if "buffer." in name}
+    widths = {
+        name.removeprefix("buffer."): x.shape[1] for name, x in checkpoint.rows.items() if name.startswith("buffer.")
+    }
     trainees = []
     for name, job in plan.jobs.items():
         state = {key.removeprefix(f"{name}/"): x for key, x in checkpoint.state.items() if key.startswith(f"{name}/")}

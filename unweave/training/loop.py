@@ -12,21 +12,8 @@ from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
 from unweave.training.input_scale import estimate
 from unweave.training.resampling import Draws, resample
-from unweave.training.step import NotFinite, not_finite, take_step
+from unweave.training.step import not_finite, take_step
 from unweave.training.trainee import Batch, Trainee, part_of, saved_scalings, scaled
-
-__all__ = [
-    "Batch",
-    "NotFinite",
-    "Progress",
-    "Trainee",
-    "batches_before",
-    "finish",
-    "new_trainee",
-    "resumed_trainee",
-    "take_step",
-    "train",
-]
 
 _SHARED = ("rows", "batch", "log_every", "resample_at", "resample_rows")
 """Settings that all coders of a run have in common, because they decide which rows are read, and when."""
