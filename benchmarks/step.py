@@ -3,8 +3,9 @@
 python -m benchmarks.step --peers /path/to/peers/bin/python --shape 768,12288,2048,32 --json times.json
 
 All libraries start from the same weights and read the same rows, each in a process of its own, and take turns within
-one run, so that all meet the same disturbances: figures are ratios within a round. ``benchmarks/peers/README.md`` says
-how to make the peers' environment.
+one run, so that all meet the same disturbances: figures are ratios within a round. That they do equal work shows in the
+active latents per row (L0) and the squared error per row, which each library computes of the first batch when its steps
+are done. ``benchmarks/peers/README.md`` says how to make the peers' environment.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ PAUSE = 0.02
 
 def main() -> None:
     told = _arguments()
-    records = []
+    records, rows = [], []
     for architecture in told.architectures:
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "prepared.safetensors"
@@ -41,12 +43,13 @@ def main() -> None:
             load = os.getloadavg()[0]
             record = measure(_commands(told, architecture, data), told.rounds, told.warm_up)
         records.append({"architecture": architecture, "load_before": load, **record})
+        rows += _rows(architecture, told.shape, record["workers"])
         print(f"\n{architecture}, D,L,B,K = {told.shape}, {told.rounds} rounds, load average {load:.1f} before")
         print(_table(record["workers"]), flush=True)
     if told.json:
         machine = {"machine": platform.processor() or platform.machine(), "python": sys.version.split()[0]}
         head = {**machine, "shape": told.shape._asdict(), "l0": told.l0, "rounds": told.rounds, "time": time.time()}
-        told.json.write_text(json.dumps({**head, "records": records}, indent=1))
+        told.json.write_text(json.dumps({**head, "rows": rows, "records": records}, indent=1))
 
 
 def prepare(shape: Shape, l0: float, seed: int) -> Prepared:
@@ -88,6 +91,7 @@ def _commands(told: argparse.Namespace, architecture: str, data: Path) -> dict[s
     commands = {"product": [*ours, "--variant=product"]} if told.without_unweave else {"unweave": ours}
     if told.peers:
         commands["sae-lens"] = peer("saelens_step.py")
+        commands["dictionary-learning"] = peer("dictionary_learning_step.py")
         if architecture == "topk":
             commands["sae-lens, sparse"] = peer("saelens_step.py", "sparse")
             commands["sparsify, adam"] = peer("sparsify_step.py", "adam")
@@ -95,17 +99,33 @@ def _commands(told: argparse.Namespace, architecture: str, data: Path) -> dict[s
     return commands
 
 
+def _rows(architecture: str, shape: Shape, workers: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The figures of each library without their spread; ``peak_mb`` is in MiB."""
+    product = workers["product"]["seconds"]
+    for name, worker in workers.items():
+        peak = worker.get("peak_bytes")
+        yield {
+            "library": name,
+            "architecture": architecture,
+            **shape._asdict(),
+            "median_ms": 1e3 * statistics.median(worker["seconds"]),
+            "over_encoder": statistics.median(_ratios(worker["seconds"], product)),
+            "peak_mb": peak / 2**20 if peak else None,
+            "loss": worker.get("loss"),
+        }
+
+
 def _table(workers: dict[str, dict[str, Any]]) -> str:
     """One line per library: time, steps in products, times in unweave's steps, memory; medians with their range."""
-    heads = ("median ms", "(range)", "/ product", "(range)", "/ unweave", "(range)", "peak MiB", "L0")
-    lines = [f"{'':17}" + "".join(f"{head:>20}" for head in heads)]
+    heads = ("median ms", "(range)", "/ product", "(range)", "/ unweave", "(range)", "peak MiB", "L0", "error")
+    lines = [f"{'':19}" + "".join(f"{head:>20}" for head in heads)]
     product, unweave = workers["product"]["seconds"], workers.get("unweave", {}).get("seconds")
     for name, worker in workers.items():
         cells = _spread([1e3 * t for t in worker["seconds"]], ".1f") + _spread(_ratios(worker["seconds"], product))
         cells += _spread(_ratios(worker["seconds"], unweave)) if unweave else ("", "")
-        peak, l0 = worker.get("peak_bytes"), worker.get("l0")
-        cells += (f"{peak / 2**20:.0f}" if peak else "", f"{l0:.1f}" if l0 else "")
-        lines.append(f"{name:17}" + "".join(f"{cell:>20}" for cell in cells))
+        peak, l0, loss = worker.get("peak_bytes"), worker.get("l0"), worker.get("loss")
+        cells += (f"{peak / 2**20:.0f}" if peak else "", f"{l0:.1f}" if l0 else "", f"{loss:.4g}" if loss else "")
+        lines.append(f"{name:19}" + "".join(f"{cell:>20}" for cell in cells))
     return "\n".join(lines)
 
 

@@ -56,6 +56,15 @@ def matryoshka_widths(n_latents: int) -> list[int]:
     return [n_latents // part for part in (16, 8, 4, 2, 1)]
 
 
+def outcome(x_BD: Tensor, y_BD: Tensor, acts: Tensor) -> dict[str, float]:
+    """What every worker says of its coder in the end: how far ``y`` is from ``x``, and how many latents wrote it.
+
+    ``loss`` is the squared error summed over D, ``l0`` the number of entries of ``acts`` that are not 0; both per row.
+    """
+    n_rows = len(x_BD)
+    return {"loss": (x_BD - y_BD).square().sum().item() / n_rows, "l0": acts.to_dense().bool().sum().item() / n_rows}
+
+
 def worker_arguments() -> argparse.Namespace:
     """What every worker of ``benchmarks/step.py`` is told."""
     parser = argparse.ArgumentParser()

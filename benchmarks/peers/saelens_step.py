@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import sae_lens
 import torch
-from prepared import Prepared, Shape, worker_arguments
+from prepared import Prepared, Shape, outcome, worker_arguments
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from saelens_coders import new_sae
@@ -41,8 +41,7 @@ def main() -> None:
     try:
         trainer.fit()
     except Finished:
-        n_rows = max(1, trainer.n_frac_active_samples)
-        turns.take_leave(l0=trainer.act_freq_scores.sum().item() / n_rows)
+        turns.take_leave(lambda: _outcome(sae, prepared.rows_ND[: shape.B]))
     leave_at_once()
 
 
@@ -64,6 +63,12 @@ def _set_weights(sae: sae_lens.TrainingSAE, architecture: str, prepared: Prepare
             sae.b_gate.fill_(-prepared.cut)
         case "jumprelu":
             sae.threshold.fill_(prepared.cut)
+
+
+@torch.no_grad()
+def _outcome(sae: sae_lens.TrainingSAE, x_BD: Tensor) -> dict[str, float]:
+    acts, _ = sae.encode_with_hidden_pre(x_BD)
+    return outcome(x_BD, sae.decode(acts), acts)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 import torch
-from prepared import Prepared, Shape, worker_arguments
+from prepared import Prepared, Shape, outcome, worker_arguments
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from turns import Driver, Finished, Turns, leave_at_once
@@ -35,6 +35,8 @@ def main() -> None:
         # so low that the weights stay what they were prepared to be
         lr=1e-6,
         hookpoints=["rows"],
+        # the trainer only asks whether it is set: then b_dec stays what it was prepared to be
+        finetune="prepared",
         save_every=10**9,
         log_to_wandb=False,
     )
@@ -44,12 +46,19 @@ def main() -> None:
     with torch.no_grad():
         coder.encoder.weight.copy_(prepared.W_enc_LD)
         coder.W_dec.copy_(prepared.W_dec_LD)
+        coder.b_dec.copy_(prepared.b_dec_D)
     driver.introduce(library="eai-sparsify", version=version("eai-sparsify"))
     try:
         trainer.fit()
     except Finished:
-        turns.take_leave(l0=None)
+        turns.take_leave(lambda: _outcome(coder, prepared.rows_ND[: shape.B]))
     leave_at_once()
+
+
+@torch.no_grad()
+def _outcome(coder: nn.Module, x_BD: Tensor) -> dict[str, float]:
+    out = coder(x_BD)
+    return outcome(x_BD, out.sae_out, out.latent_acts)
 
 
 class ReadyRows(nn.Module):

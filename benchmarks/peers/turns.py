@@ -70,10 +70,13 @@ class Turns:
             self._resident_before = _reset_peak()
         self._asked_at = time.perf_counter()
 
-    def take_leave(self, **about: object) -> None:
-        """Answer "done": the highest resident memory since the first step, over what was resident before it."""
+    def take_leave(self, outcome: Callable[[], Mapping[str, object]] | None = None) -> None:
+        """Answer "done": the highest resident memory since the first step, over what was resident before it.
+
+        ``outcome`` says what became of the coder; it is called after memory is read, so that its own is not counted.
+        """
         grown = memory("VmHWM") - self._resident_before if self._asked_at is not None else None
-        self._driver.say({**about, "peak_bytes": grown})
+        self._driver.say({"peak_bytes": grown, **(outcome() if outcome else {})})
 
 
 def leave_at_once() -> NoReturn:
