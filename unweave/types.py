@@ -35,6 +35,13 @@ class TextPosition(NamedTuple):
     """Tokens of that document before it, a separator in front included."""
 
 
+class Part(NamedTuple):
+    """One of several equal shares of a text or a cache, every ``of``-th piece from piece ``number`` on."""
+
+    number: int = 0
+    of: int = 1
+
+
 class TokenBatch(NamedTuple):
     """Sequences of equal length, packed from documents."""
 
@@ -66,6 +73,11 @@ class Rows:
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
+
+    @property
+    def columns(self) -> Mapping[str, Float[Tensor, "B _"]]:
+        """What a shuffle buffer keeps of them."""
+        return self.activations
 
 
 @dataclass(frozen=True)

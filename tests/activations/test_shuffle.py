@@ -54,6 +54,25 @@ def test_rows_of_several_sites_stay_together(sizes: list[int], batch: int) -> No
         assert torch.equal(10 * part["here"][:, :1], part["there"])
 
 
+@given(st.integers(1, 9), st.integers(1, 20), st.integers(2, 100), st.integers(0, 12))
+def test_no_more_is_taken_from_the_source_than_will_be_asked_for(
+    size: int, batch: int, n_buffer: int, n_batches: int
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Rows]:
+        nonlocal taken
+        while True:
+            taken += size
+            yield _rows(taken - size, size)
+
+    generator = torch.Generator().manual_seed(7)
+    shuffle = Shuffle(endless(), max(n_buffer, 2 * batch), batch, generator, n_batches * batch)
+    served = [number for part in islice(shuffle, n_batches) for number in part["here"][:, 0].tolist()]
+    assert sorted(served) == list(range(n_batches * batch)), "each row once, none left over"
+    assert taken < n_batches * batch + size
+
+
 def test_a_source_without_rows_serves_no_batch() -> None:
     assert _served([], 63, 7) == []
 

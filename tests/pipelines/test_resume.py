@@ -119,8 +119,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used_only_when_asked_f
 ) -> None:
     out = _interrupted(slow | {"checkpoints": {"every_minutes": 1e-6}}, tmp_path / "stopped")
     newest = checkpoints(out / "checkpoints")[-1]
-    content = (newest / "state.safetensors").read_bytes()
-    (newest / "state.safetensors").write_bytes(content[: len(content) // 2])
+    content = (newest / "state/state.safetensors").read_bytes()
+    (newest / "state/state.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(DamagedCheckpoint, match=f"{newest.name}.*damaged.*--allow-previous"):
         resume(out, QUIET)
     resume(out, QUIET, allow_previous=True)

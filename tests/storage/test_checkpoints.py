@@ -53,7 +53,7 @@ def test_a_checkpoint_that_is_still_being_written_is_none(tmp_path: Path) -> Non
     assert newest_checkpoint(tmp_path, allow_previous=False) is None
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "rows.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("name", ["state/state.safetensors", "rows/00000.safetensors", "checkpoint.json"])
 @pytest.mark.parametrize("how", ["truncated", "altered", "missing"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_only_used_when_asked_for(
     tmp_path: Path, name: str, how: str
@@ -72,7 +72,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_only_used_when_aske
 
 
 def test_without_another_one_a_damaged_checkpoint_ends_it(tmp_path: Path) -> None:
-    (write_checkpoint(tmp_path, _checkpoint(5)) / "state.safetensors").write_bytes(b"")
+    (write_checkpoint(tmp_path, _checkpoint(5)) / "state/state.safetensors").write_bytes(b"")
     with pytest.raises(DamagedCheckpoint, match="there is no other"):
         newest_checkpoint(tmp_path, allow_previous=False)
     with pytest.raises(DamagedCheckpoint, match="all 1 checkpoints"):

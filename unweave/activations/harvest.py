@@ -26,7 +26,7 @@ def rows_of(batch: TokenBatch, captured: dict[str, torch.Tensor], *, max_norm: f
     """
     keep = batch.is_content.flatten().nonzero().flatten()
     if max_norm:
-        keep = _without_massive(keep, captured, max_norm)
+        keep = without_massive(keep, captured, max_norm)
     length = batch.token_ids.shape[1]
     return Rows(
         {site: x.flatten(0, 1)[keep.to(x.device)] for site, x in captured.items()},
@@ -38,9 +38,10 @@ def rows_of(batch: TokenBatch, captured: dict[str, torch.Tensor], *, max_norm: f
     )
 
 
-def _without_massive(
+def without_massive(
     keep: Int[Tensor, " B"], captured: dict[str, Float[Tensor, "N T _"]], max_norm: float
 ) -> Int[Tensor, " C"]:
+    """Of these rows of joined sequences, those whose norm is at most so many times the median at every site."""
     if not len(keep):
         return keep
     is_usual = torch.ones(len(keep), dtype=torch.bool)

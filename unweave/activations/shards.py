@@ -19,10 +19,11 @@ from unweave.activations.shard_files import MANIFEST, Manifest, ShardFolder, che
 from unweave.activations.shard_writer import ROW_FACTS
 from unweave.errors import UserError, nearest
 from unweave.formats.files import sha256
-from unweave.types import Rows, TextPosition
+from unweave.types import Part, Rows, TextPosition
 
 START = TextPosition()
 """The first row of a cache."""
+EVERYTHING = Part()
 _AHEAD = 4
 """Token batches that are read before they are asked for."""
 
@@ -76,11 +77,24 @@ class Shards:
         numbers = range(start.document, len(self.manifest.shards))
         return ahead(self._read(self._known(sites), numbers, start), _AHEAD)
 
-    def rows_forever(self, sites: Sequence[str] = (), start: TextPosition = START) -> Generator[Rows, None, None]:
-        """The same, without end: the cache is read again from its first shard."""
+    def rows_forever(
+        self,
+        sites: Sequence[str] = (),
+        start: TextPosition = START,
+        part: Part = EVERYTHING,
+    ) -> Generator[Rows, None, None]:
+        """The same, without end: the cache is read again from its first shard.
+
+        Of a ``part`` of the cache: its shards, by which the position counts too; raises ``UserError`` for too few.
+        """
+        if len(self.manifest.shards) < part.of:
+            raise UserError(
+                f"{self._folder.address!r} has {len(self.manifest.shards)} shards, too few for {part.of} processes; "
+                "harvest it with a smaller --shard-rows"
+            )
         if not self.n_rows:
             raise UserError(f"{self._folder.address!r} holds no rows yet; run `unweave harvest` again to go on with it")
-        return ahead(self._read(self._known(sites), count(start.document), start), _AHEAD)
+        return ahead(self._read(self._known(sites), count(start.document), start, part), _AHEAD)
 
     def _known(self, sites: Sequence[str]) -> list[str]:
         for site in sites:
@@ -91,10 +105,12 @@ class Shards:
                 )
         return list(sites) or list(self.sites)
 
-    def _read(self, sites: list[str], numbers: Iterable[int], start: TextPosition) -> Generator[Rows, None, None]:
+    def _read(
+        self, sites: list[str], numbers: Iterable[int], start: TextPosition, part: Part = EVERYTHING
+    ) -> Generator[Rows, None, None]:
         n_shards = len(self.manifest.shards)
         for number in numbers:
-            tensors = self._load(number % n_shards)
+            tensors = self._load((number * part.of + part.number) % n_shards)
             ends = list(accumulate(tensors["batch_rows"].tolist()))
             first = start.token if number == start.document else 0
             if first not in (0, *ends):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from unweave.activations.sequences import Sequences
 from unweave.errors import UserError
 from unweave.types import Rows, TextPosition
 
@@ -17,26 +18,38 @@ class Shuffle:
     When the source ends, what is left is served; the last batch may be smaller.
     """
 
-    def __init__(self, rows: Iterable[Rows], n_buffer: int, batch: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        rows: Iterable[Rows | Sequences],
+        n_buffer: int,
+        batch: int,
+        generator: torch.Generator,
+        n_rows: int | None = None,
+    ) -> None:
+        """``n_rows``: how many will be asked for, so that no more are taken from the source; None: all that it has."""
         if n_buffer < 2 * batch:
             raise UserError(f"the shuffle buffer needs at least two batches of rows, got {n_buffer} for {batch}")
         self.batch = batch
         self.generator = generator
         self._source = iter(rows)
         self._buffer = _Buffer(n_buffer)
+        self._left = n_rows
+        """Rows that will still be asked for."""
         self._more = True
         self._served = torch.empty(0, dtype=torch.int64)
         """Places of the buffer that are served before it is filled again, in order."""
         self._next = 0
 
-    def __iter__(self) -> Iterator[dict[str, Float[Tensor, "B _"]]]:
+    def __iter__(self) -> Iterator[dict[str, Shaped[Tensor, "B _"]]]:
         return self
 
-    def __next__(self) -> dict[str, Float[Tensor, "B _"]]:
+    def __next__(self) -> dict[str, Shaped[Tensor, "B _"]]:
         if self._next == len(self._served):
             self._refill()
         chosen = self._served[self._next : self._next + self.batch]
         self._next += len(chosen)
+        if self._left is not None:
+            self._left -= len(chosen)
         return self._buffer.take(chosen)
 
     @property
@@ -75,11 +88,13 @@ class Shuffle:
     def _refill(self) -> None:
         buffer = self._buffer
         buffer.free(self._served)
-        self._more = self._more and buffer.fill(self._source)
+        n_wanted = buffer.n_places if self._left is None else min(buffer.n_places, self._left)
+        self._more = self._more and buffer.fill(self._source, n_wanted)
         if not buffer.n_filled:
             raise StopIteration
         order = torch.randperm(buffer.n_filled, generator=self.generator)
-        self._served = order[: buffer.n_places // 2 // self.batch * self.batch] if self._more else order
+        is_last = not self._more or buffer.n_filled == self._left
+        self._served = order if is_last else order[: buffer.n_places // 2 // self.batch * self.batch]
         self._next = 0
 
 
@@ -93,27 +108,27 @@ class _Buffer:
         self.spill: dict[str, Tensor] = {}
         self.after: TextPosition | None = None
 
-    def fill(self, source: Iterator[Rows]) -> bool:
-        """Fill all places; False once the source has ended."""
-        while self.n_filled < self.n_places:
-            activations: Mapping[str, Tensor]
+    def fill(self, source: Iterator[Rows | Sequences], n_wanted: int) -> bool:
+        """Fill so many places; False once the source has ended."""
+        while self.n_filled < n_wanted:
+            columns: Mapping[str, Tensor]
             if self.spill:
-                activations, self.spill = self.spill, {}
+                columns, self.spill = self.spill, {}
             else:
                 rows = next(source, None)
                 if rows is None:
                     return False
-                activations, self.after = rows.activations, rows.after
-            self._put(activations)
+                columns, self.after = rows.columns, rows.after
+            self._put(columns, n_wanted)
         return True
 
-    def restore(self, site: str, x: Float[Tensor, "B _"]) -> None:
+    def restore(self, site: str, x: Shaped[Tensor, "B _"]) -> None:
         """Hold these rows of a site."""
         self.storage[site] = x.new_empty(self.n_places, x.shape[1])
         self.storage[site][: len(x)] = x
         self.n_filled = len(x)
 
-    def take(self, places: Int[Tensor, " B"]) -> dict[str, Float[Tensor, "B _"]]:
+    def take(self, places: Int[Tensor, " B"]) -> dict[str, Shaped[Tensor, "B _"]]:
         return {site: storage[places.to(storage.device)] for site, storage in self.storage.items()}
 
     def free(self, places: Int[Tensor, " B"]) -> None:
@@ -127,9 +142,9 @@ class _Buffer:
             storage[holes.to(storage.device)] = storage[movers.to(storage.device)]
         self.n_filled = n_left
 
-    def _put(self, activations: Mapping[str, Tensor]) -> None:
-        n_new = min(next(iter(activations.values())).shape[0], self.n_places - self.n_filled)
-        for site, x in activations.items():
+    def _put(self, columns: Mapping[str, Tensor], n_wanted: int) -> None:
+        n_new = min(next(iter(columns.values())).shape[0], n_wanted - self.n_filled)
+        for site, x in columns.items():
             if site not in self.storage:
                 self.storage[site] = x.new_empty(self.n_places, x.shape[1])
             self.storage[site][self.n_filled : self.n_filled + n_new] = x[:n_new]

@@ -1,6 +1,7 @@
 """The command `unweave`: one subcommand per verb."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -257,11 +258,20 @@ def about(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
+def _let_the_first_speak() -> None:
+    """What fails in all processes that torchrun started is said once: it ends the others when the first has failed."""
+    from unweave.pipelines.processes import process_number
+
+    if process_number() > 0:
+        time.sleep(3)
+
+
 def main() -> None:
     """Run the command line; what a user can put right is one line on stderr and exit code 2."""
     try:
         app()
     except (UserError, OSError) as error:
+        _let_the_first_speak()
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
 

@@ -33,6 +33,7 @@ class AbsTopK(SparseCoder):
     """See the module's docstring for the maths."""
 
     Config = AbsTopKConfig
+    splits_latents = True
     config: AbsTopKConfig
     per_latent = ()  # rescaling one latent would change which are the largest
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unweave.coders.peers import ALONE, Peers
 from unweave.coders.start import start
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
@@ -25,6 +26,8 @@ from unweave.types import Codes
 DecoderNorm = Literal["unit", "free", "at_most_one"]
 BiasStart = Literal["mean", "geometric_median", "zero"]
 InputScale = Literal["unit_spread", "unit_square", "sqrt_width", "whiten", "none"]
+_OF_THE_OUTPUT = ("b_dec", "W_skip")
+"""Parameters whose rows belong to what is written, of which there may be as many as latents."""
 PUBLISHED: Any = None
 """Default of a setting that becomes what the architecture's paper has, by ``CoderConfig._fill``."""
 
@@ -77,6 +80,12 @@ class Moment(NamedTuple):
     """Share of the run that is done, from 0 to 1."""
     dead: Int[Tensor, " n_dead"]
     """Ids of dead latents, ascending. Their number is known without waiting for the device."""
+    n_dead_elsewhere: int = 0
+    """Dead latents that other processes hold."""
+
+    @property
+    def n_dead(self) -> int:
+        return self.dead.shape[0] + self.n_dead_elsewhere
 
 
 class Origin(NamedTuple):
@@ -100,6 +109,8 @@ class SparseCoder(nn.Module, ABC):
     Config: ClassVar[type[CoderConfig]]
     sparsity: ClassVar[str] = "k"
     """The setting from which L0 follows: a count, or the coefficient of a penalty."""
+    reconstruction_losses: ClassVar[tuple[str, ...]] = ("mse",)
+    """Losses that measure what is written against what should be; an objective may weigh them, or put others beside."""
     readers: ClassVar[tuple[str, ...]] = ("W_enc",)
     """Matrices [_, D_read] whose product with a row is in units of activations."""
     in_activation_units: ClassVar[tuple[str, ...]] = ("b_enc",)
@@ -108,6 +119,8 @@ class SparseCoder(nn.Module, ABC):
     """Matrices [_, D_read] whose product with a row must not change with the scale of rows, such as a router's."""
     per_latent: ClassVar[tuple[str, ...]] = ("W_enc", "b_enc")
     """Tensors whose row i scales with the activation of latent i. Empty where a latent cannot be rescaled alone."""
+    splits_latents: ClassVar[bool] = False
+    """Whether its latents can be spread over processes: every sum and choice over latents is made with ``peers``."""
 
     def __init__(self, config: CoderConfig, wiring: Wiring) -> None:
         """Decoder rows are random directions, the encoder is their transpose (Gao et al. 2024), biases are 0."""
@@ -116,6 +129,7 @@ class SparseCoder(nn.Module, ABC):
         self.config = config if wiring.writes_what_it_reads else replace(config, centre=False)
         self.wiring = wiring
         self.origin: Origin | None = None
+        self.peers: Peers = ALONE
         W_dec = config.decoder_init_norm * F.normalize(torch.randn(config.n_latents, wiring.d_write), dim=1)
         self.new_encoder(W_dec)
         self.W_dec = nn.Parameter(W_dec)
@@ -124,7 +138,8 @@ class SparseCoder(nn.Module, ABC):
 
     @property
     def n_latents(self) -> int:
-        return self.config.n_latents
+        """Latents that this process has; all of them unless it has peers."""
+        return self.config.n_latents // self.peers.n_latent_parts
 
     @property
     def d_model(self) -> int:
@@ -166,7 +181,7 @@ class SparseCoder(nn.Module, ABC):
 
     def decode(self, codes: Codes) -> Float[Tensor, "B D_write"]:
         """The sum of the active decoder rows plus the decoder's bias; a skip path is not in it."""
-        return sparse_decode(codes, self.W_dec) + self.b_dec
+        return self.peers.over_latents(sparse_decode(codes, self.W_dec)) + self.b_dec
 
     def reconstruct(self, codes: Codes, x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D_write"]:
         """``decode`` plus the skip path of what was read, where the wiring has one."""
@@ -176,7 +191,19 @@ class SparseCoder(nn.Module, ABC):
     def active(self, x_BD: Float[Tensor, "B D_read"], rule: Rule, b_enc: Float[Tensor, " L"] | None = None) -> Codes:
         """Codes of the pre-activations that a rule keeps; differentiable where gradients are on."""
         self.check_rows(x_BD)
-        return encode(x_BD, self.W_enc, self.b_enc if b_enc is None else b_enc, rule, centre=self.centre)
+        return self.encode_with(x_BD, self.W_enc, self.b_enc if b_enc is None else b_enc, rule, self.centre)
+
+    def encode_with(
+        self,
+        x_BD: Float[Tensor, "B D_read"],
+        W_enc: Float[Tensor, "L D_read"],
+        b_enc: Float[Tensor, " L"],
+        rule: Rule,
+        centre: Float[Tensor, " D_read"] | None,
+    ) -> Codes:
+        """Codes of what given weights find, where the rule is for all processes together."""
+        own = self.peers.own_rule(rule, W_enc.shape[0])
+        return encode(x_BD, W_enc, b_enc, own, centre=centre, choose=lambda codes: self.peers.choose(codes, rule))
 
     def check_rows(self, x_BD: Tensor) -> None:
         """Raise ``UserError`` where these are not rows of the width that is read."""
@@ -186,7 +213,7 @@ class SparseCoder(nn.Module, ABC):
     @property
     def centre(self) -> Float[Tensor, " D_read"] | None:
         """What is subtracted from rows before they are read."""
-        return self.b_dec if self.config.centre else None
+        return self.peers.shared(self.b_dec) if self.config.centre else None
 
     @torch.no_grad()
     def start_from(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"]) -> None:
@@ -201,6 +228,10 @@ class SparseCoder(nn.Module, ABC):
     @torch.no_grad()
     def settle(self) -> None:
         """Drop what only training needs; folding does this first. Most architectures have no such thing."""
+
+    def has_row_per_latent(self, name: str, tensor: Tensor) -> bool:
+        """Whether a parameter or buffer, or what is kept for it, has a row or a number for each latent."""
+        return tensor.shape[:1] == (self.n_latents,) and name not in _OF_THE_OUTPUT
 
     def decoder_norms(self) -> Float[Tensor, " L"]:
         """The size of what each latent writes, for penalties; differentiable."""

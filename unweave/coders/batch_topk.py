@@ -17,6 +17,7 @@ from torch import Tensor
 from unweave.coders.base import CoderStep, Moment, SparseCoder, mean_squared_error
 from unweave.coders.dead_loss import aux_losses
 from unweave.coders.k_schedule import FallingKConfig, k_at
+from unweave.coders.peers import Peers
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
 from unweave.kernels.selection import Above, TopKOfBatch
@@ -44,6 +45,7 @@ class BatchTopK(SparseCoder):
 
     Config = BatchTopKConfig
     in_activation_units = ("b_enc", "threshold")
+    splits_latents = True
     per_latent = ()  # one threshold for all
     config: BatchTopKConfig
     threshold: Tensor
@@ -58,7 +60,7 @@ class BatchTopK(SparseCoder):
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         codes = self.active(x_BD, TopKOfBatch(k_at(self.config, moment.progress)))
-        follow_threshold(self.threshold, codes, self.config.threshold_decay)
+        follow_threshold(self.threshold, codes, self.config.threshold_decay, self.peers)
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)}
         losses |= aux_losses(self, x_BD, y_BD, y_hat_BD, moment)
@@ -66,10 +68,9 @@ class BatchTopK(SparseCoder):
 
 
 @torch.no_grad()
-def follow_threshold(threshold: Float[Tensor, ""], codes: Codes, decay: float) -> None:
+def follow_threshold(threshold: Float[Tensor, ""], codes: Codes, decay: float, peers: Peers) -> None:
     """Move the running mean of the smallest value that was kept, in place; it starts at the first such value."""
-    if codes.values.shape[0] == 0:
-        return
-    smallest = torch.where(codes.values > 0, codes.values, torch.inf).min()
+    positive = torch.where(codes.values > 0, codes.values, torch.inf)
+    smallest = peers.least(positive.min() if positive.shape[0] else torch.full_like(threshold, torch.inf))
     moved = torch.where(threshold > 0, threshold.lerp(smallest, 1.0 - decay), smallest)
     threshold.copy_(torch.where(smallest.isfinite(), moved, threshold))

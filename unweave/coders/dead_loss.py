@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import CoderConfig, Moment, SparseCoder
+from unweave.coders.peers import Peers
 from unweave.errors import UserError
-from unweave.kernels.encode import encode
 from unweave.kernels.selection import TopKOfRow
 from unweave.kernels.sparse_decode import sparse_decode
 from unweave.types import Codes
@@ -53,21 +53,26 @@ def aux_losses(
     config = coder.config
     assert isinstance(config, AuxKConfig)
     dead = moment.dead
-    if config.aux_coefficient == 0 or dead.shape[0] == 0:
+    if config.aux_coefficient == 0 or moment.n_dead == 0:
         return {}
-    rule = TopKOfRow(min(config.k_aux, dead.shape[0]), signed)
+    rule = TopKOfRow(min(config.k_aux, moment.n_dead), signed)
     centre = coder.b_dec.detach() if config.centre else None
-    codes = encode(x_BD, coder.W_enc[dead], coder.b_enc[dead], rule, centre=centre)
+    codes = coder.encode_with(x_BD, coder.W_enc[dead], coder.b_enc[dead], rule, centre)
     W_dec = coder.W_dec if W_dec is None else W_dec
-    return {"aux": config.aux_coefficient * unexplained(codes, W_dec[dead], y_BD, y_hat_BD)}
+    return {"aux": config.aux_coefficient * unexplained(codes, W_dec[dead], y_BD, y_hat_BD, coder.peers)}
 
 
 def unexplained(
-    codes: Codes, W_dec: Float[Tensor, "n_dead D_write"], y_BD: Float[Tensor, "B D_write"], y_hat_BD: Tensor
+    codes: Codes,
+    W_dec: Float[Tensor, "n_dead D_write"],
+    y_BD: Float[Tensor, "B D_write"],
+    y_hat_BD: Tensor,
+    peers: Peers,
 ) -> Float[Tensor, ""]:
     """What codes of dead latents leave of the error, as a share of its variance, times the variance of ``y``."""
     error_BD = (y_BD - y_hat_BD).detach()
-    left = (error_BD - sparse_decode(codes, W_dec)).square().sum()
-    spread = (error_BD - error_BD.mean(0)).square().sum().clamp(min=1e-12)
-    size = (y_BD - y_BD.mean(0)).square().sum(1).mean()
+    left = (error_BD - peers.over_latents(sparse_decode(codes, W_dec))).square().sum()
+    mean_D = peers.mean_of_rows(error_BD.mean(0))
+    spread = peers.mean_of_rows((error_BD - mean_D).square().sum()).clamp(min=1e-12)
+    size = peers.mean_of_rows((y_BD - peers.mean_of_rows(y_BD.mean(0))).square().sum(1).mean())
     return size * left / spread

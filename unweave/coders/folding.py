@@ -6,6 +6,7 @@ coder has activations f/s and writes the same. With s the scale of what is writt
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,15 @@ class Scaling:
     def __call__(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         centred = x_BD if self.mean is None else x_BD - self.mean
         return centred * self.factor if self.matrix is None else centred @ self.matrix
+
+    @cached_property
+    def inverse(self) -> "Scaling":
+        """The scaling that takes rows back; folding it into a finished coder gives the coder as it was in training."""
+        if self.matrix is None:
+            mean = None if self.mean is None else -self.factor * self.mean
+            return Scaling(1.0 / self.factor, mean)
+        mean = None if self.mean is None else -self.mean @ self.matrix
+        return Scaling(1.0, mean, torch.linalg.inv(self.matrix.double()).to(self.matrix))
 
 
 @torch.no_grad()

@@ -59,6 +59,8 @@ class Gated(SparseCoder):
 
     Config = GatedConfig
     sparsity = "l1_coefficient"
+    reconstruction_losses = ("mse", "gate_mse")
+    splits_latents = True
     config: GatedConfig
     in_activation_units = ("b_enc", "b_mag")
     per_latent = ("W_enc", "b_enc", "b_mag")
@@ -86,7 +88,7 @@ class Gated(SparseCoder):
         losses = {
             "mse": mean_squared_error(y_hat_BD, y_BD),
             "gate_mse": mean_squared_error(y_gate_BD, y_BD),
-            "l1": coefficient * size.sum() / x_BD.shape[0],
+            "l1": coefficient * self.peers.over_latents(size.sum()) / x_BD.shape[0],
         }
         return CoderStep(losses, codes, y_hat_BD)
 
@@ -104,5 +106,5 @@ class Gated(SparseCoder):
 
     def _frozen_reconstruction(self, gates: Codes, x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D_write"]:
         """What the gates would write as activations, with a decoder that does not learn from it."""
-        written = sparse_decode(gates, self.W_dec.detach()) + self.b_dec.detach()
+        written = self.peers.over_latents(sparse_decode(gates, self.W_dec.detach())) + self.b_dec.detach()
         return written if self.W_skip is None else written + x_BD @ self.W_skip.detach().T

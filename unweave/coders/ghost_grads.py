@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unweave.coders.base import Moment, SparseCoder, mean_squared_error
+from unweave.errors import UserError
 
 
 def ghost_losses(
@@ -21,6 +22,8 @@ def ghost_losses(
     moment: Moment,
 ) -> dict[str, Float[Tensor, ""]]:
     """The loss ``ghost`` of a coder with dead latents; nothing where none is dead."""
+    if coder.peers.n_latent_parts > 1:
+        raise UserError("coder.ghost_grads needs all latents in one process; set training.latent_parts=1")
     dead = moment.dead
     if dead.shape[0] == 0:
         return {}

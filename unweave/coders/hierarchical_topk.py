@@ -44,6 +44,7 @@ class HierarchicalTopK(SparseCoder):
     """See the module's docstring for the maths."""
 
     Config = HierarchicalTopKConfig
+    reconstruction_losses = ("prefix_mse",)
     config: HierarchicalTopKConfig
     per_latent = ()  # rescaling one latent would change which are the largest
 

@@ -127,6 +127,7 @@ class JumpRelu(SparseCoder):
 
     Config = JumpReluConfig
     sparsity = "sparsity_coefficient"
+    splits_latents = True
     config: JumpReluConfig
     in_activation_units = ("b_enc", "threshold")
     per_latent = ("W_enc", "b_enc", "threshold")
@@ -194,9 +195,12 @@ class JumpRelu(SparseCoder):
         """The sparsity penalty summed over rows."""
         scale, target = self.config.tanh_scale, self.config.target_l0
         if scale is not None:
-            return torch.tanh(scale * codes.values * latent_values(codes, self.decoder_norms())).sum()
+            sizes = codes.values * latent_values(codes, self.decoder_norms())
+            return self.peers.over_latents(torch.tanh(scale * sizes).sum())
         fired = _Step.apply(near.values, theta_E, self.bandwidth)
-        return fired.sum() if target is None else (row_sum(near, fired) / target - 1.0).square().sum()
+        if target is None:
+            return self.peers.over_latents(fired.sum())
+        return (self.peers.over_latents(row_sum(near, fired)) / target - 1.0).square().sum()
 
     def _pre_act_losses(
         self,
@@ -211,7 +215,7 @@ class JumpRelu(SparseCoder):
         relu(theta - h) = theta - h + relu(h - theta). The first part is linear, so it needs only the mean row.
         """
         dead_only = self.config.pre_act_dead_only
-        if self.config.pre_act_coefficient == 0 or (dead_only and moment.dead.shape[0] == 0):
+        if self.config.pre_act_coefficient == 0 or (dead_only and moment.n_dead == 0):
             return {}
         weight = self.decoder_norms()
         if dead_only:
@@ -219,7 +223,7 @@ class JumpRelu(SparseCoder):
         mean_D = x_BD.mean(0) if self.centre is None else x_BD.mean(0) - self.centre
         below = (weight * (theta - self.W_enc @ mean_D - self.b_enc)).sum()
         above = (latent_values(near, weight) * torch.relu(near.values - theta_E)).sum() / x_BD.shape[0]
-        return {"pre_act": self.config.pre_act_coefficient * (below + above)}
+        return {"pre_act": self.config.pre_act_coefficient * self.peers.over_latents(below + above)}
 
     @torch.no_grad()
     def _start_uniform(self) -> None:

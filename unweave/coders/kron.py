@@ -167,7 +167,7 @@ class Kron(SparseCoder):
             z = (torch.relu(halves.p[:, p_ids]) * torch.relu(halves.q[:, q_ids])).sqrt()
             codes = select(z, TopKOfRow(min(config.k_aux, dead.shape[0])))
         codes = self._both(centred_BD, halves, codes, dead[codes.latent_ids])
-        return {"aux": config.aux_coefficient * unexplained(codes, self.W_dec[dead], y_BD, y_hat_BD)}
+        return {"aux": config.aux_coefficient * unexplained(codes, self.W_dec[dead], y_BD, y_hat_BD, self.peers)}
 
 
 def _read_at(

@@ -66,6 +66,7 @@ class Matryoshka(SparseCoder):
     """See the module's docstring for the maths."""
 
     Config = MatryoshkaConfig
+    reconstruction_losses = ("prefix_mse",)
     in_activation_units = ("b_enc", "threshold")
     per_latent = ()  # one threshold for all
     config: MatryoshkaConfig
@@ -81,7 +82,7 @@ class Matryoshka(SparseCoder):
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         codes = self.active(x_BD, TopKOfBatch(k_at(self.config, moment.progress)))
-        follow_threshold(self.threshold, codes, self.config.threshold_decay)
+        follow_threshold(self.threshold, codes, self.config.threshold_decay, self.peers)
         ends = torch.tensor(self.prefix_lengths(moment.progress), device=x_BD.device)
         groups_E = torch.bucketize(codes.latent_ids, ends, right=True)
         mse, y_hat_BD = prefix_loss(self, codes, groups_E, len(ends), x_BD, y_BD)

@@ -59,6 +59,7 @@ class Relu(SparseCoder):
 
     Config = ReluConfig
     sparsity = "l1_coefficient"
+    splits_latents = True
     config: ReluConfig
 
     @torch.no_grad()
@@ -72,7 +73,8 @@ class Relu(SparseCoder):
         if self.config.variant == "april_2024":
             size = size * latent_values(codes, self.decoder_norms())
         coefficient = self.config.l1_coefficient * warm_up(moment.progress, self.config.l1_warm_up)
-        losses = {"mse": mean_squared_error(y_hat_BD, y_BD), "l1": coefficient * size.sum() / x_BD.shape[0]}
+        l1 = coefficient * self.peers.over_latents(size.sum()) / x_BD.shape[0]
+        losses = {"mse": mean_squared_error(y_hat_BD, y_BD), "l1": l1}
         if self.config.ghost_grads:
             losses |= ghost_losses(self, x_BD, y_BD, y_hat_BD, moment)
         return CoderStep(losses, codes, y_hat_BD)

@@ -40,7 +40,9 @@ class TopK(SparseCoder):
     """See the module's docstring for the maths."""
 
     Config = TopKConfig
+    reconstruction_losses = ("mse", "multi")
     config: TopKConfig
+    splits_latents = True
     per_latent = ()  # rescaling one latent would change which are the largest
 
     @torch.no_grad()
@@ -49,9 +51,9 @@ class TopK(SparseCoder):
 
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         k = whole_k_at(self.config, moment.progress)
-        many = min(self.n_latents, max(1, self.config.multi_k) * k)
+        many = min(self.config.n_latents, max(1, self.config.multi_k) * k)
         wide = self.active(x_BD, TopKOfRow(many))
-        codes = narrow(wide, TopKOfRow(k)) if many > k else wide
+        codes = self.peers.choose(narrow(wide, TopKOfRow(k)), TopKOfRow(k)) if many > k else wide
         y_hat_BD = self.reconstruct(codes, x_BD)
         losses = {"mse": mean_squared_error(y_hat_BD, y_BD)}
         if many > k:

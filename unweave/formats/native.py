@@ -19,9 +19,15 @@ WEIGHTS = "weights.safetensors"
 
 def write_coder(folder: Path, coder: SparseCoder) -> None:
     """Write a finished coder; the weights first, so that a config never names weights that are not there."""
-    assert coder.origin is not None, "a coder is saved with the model and site that it belongs to"
     tensors = {name: tensor.contiguous().cpu() for name, tensor in coder.state_dict().items()}
     data = safetensors.torch.save(tensors)
+    write_atomically(folder / WEIGHTS, data)
+    write_config(folder, coder, sha256(data))
+
+
+def write_config(folder: Path, coder: SparseCoder, checksum: str) -> None:
+    """Say what the weights in a folder are; ``checksum`` is that of their file."""
+    assert coder.origin is not None, "a coder is saved with the model and site that it belongs to"
     values = {
         "format": FORMAT,
         "type": type(coder).__module__.rpartition(".")[2],
@@ -29,10 +35,9 @@ def write_coder(folder: Path, coder: SparseCoder) -> None:
         "reads": [port._asdict() for port in coder.wiring.reads],
         "writes": [port._asdict() for port in coder.wiring.writes],
         "skip": coder.wiring.skip,
-        "sha256": sha256(data),
+        "sha256": checksum,
         "coder": {key: value for key, value in asdict(coder.config).items() if value is not None},
     }
-    write_atomically(folder / WEIGHTS, data)
     write_atomically(folder / CONFIG, tomli_w.dumps(values))
 
 

@@ -16,8 +16,8 @@ from unweave.coders import architecture, architectures
 from unweave.config import apply_overrides
 from unweave.errors import UserError
 
-SHARED_IN_TRAINING = ("rows", "batch", "buffer", "log_every", "resample_at", "resample_rows")
-_OWN = ("seed", "site", "target", "skip")
+SHARED_IN_TRAINING = ("rows", "batch", "latent_parts", "buffer", "log_every", "resample_at", "resample_rows")
+_OWN = ("seed", "site", "target", "skip", "start")
 """Settings outside of [coder] and [training] in which coders of one pass may differ."""
 
 

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from unweave.pipelines.processes import process_number
+
 
 class Watch:
-    """Shows progress on a console; ``Watch(quiet=True)`` shows nothing."""
+    """Shows progress on a console, in the first of several processes; ``Watch(quiet=True)`` shows nothing."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = Console(stderr=True, quiet=quiet or process_number() > 0)
 
     def say(self, text: str) -> None:
         """One line about something that was done."""

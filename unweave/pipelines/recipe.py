@@ -15,6 +15,7 @@ from unweave.models.language_model import EMBEDDED
 from unweave.models.tokens import PackingConfig
 from unweave.pipelines.grid import cells
 from unweave.training.config import TrainingConfig
+from unweave.training.objective import ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class Recipe:
     """Seeds the order of rows."""
     cache: str = ""
     """Address of activations that ``unweave harvest`` wrote: training reads them and not the model."""
+    start: str = ""
+    """Folder of a finished run or coder, of the same type, size and sites, from whose weights the coder starts."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Which model."""
     text: TextConfig = field(default_factory=TextConfig)
@@ -108,6 +111,8 @@ class Recipe:
     """How the text is cut into sequences."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How the coder is trained."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What the coder is trained for."""
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When the state of the training is written."""
     logging: LoggingConfig = field(default_factory=LoggingConfig)
@@ -122,11 +127,35 @@ class Recipe:
             raise UserError(f"a coder with a target reads one site, got {len(self.sites)}; leave target empty")
         if self.skip and not self.target:
             raise UserError("skip=true needs a target: a path from a site to itself would explain everything")
+        if self.objective.needs_model:
+            self._check_sequences()
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites that the coder reads."""
         return (self.site,) if isinstance(self.site, str) else tuple(self.site)
+
+    @property
+    def row_length(self) -> int:
+        """Tokens that are shuffled and batched as one: 1, or a sequence where the objective runs the model."""
+        return self.packing.context if self.objective.needs_model else 1
+
+    def _check_sequences(self) -> None:
+        if self.cache:
+            raise UserError(
+                "objective.kl and objective.downstream run the model, which a cache has not; leave cache empty"
+            )
+        count = self.training.batch // self.row_length
+        if count < 1:
+            raise UserError(
+                f"objective.kl and objective.downstream take whole sequences of packing.context={self.row_length} "
+                f"tokens, training.batch={self.training.batch} has not even one"
+            )
+        if self.training.accumulate > count:
+            raise UserError(
+                f"training.accumulate={self.training.accumulate} is more than the sequences of a step: {count} of "
+                f"packing.context={self.row_length} in training.batch={self.training.batch}"
+            )
 
 
 @dataclass(frozen=True)
@@ -224,6 +253,7 @@ def configurable() -> dict[str, type]:
         "text.mix": SourceConfig,
         "packing": PackingConfig,
         "training": TrainingConfig,
+        "objective": ObjectiveConfig,
         "checkpoints": CheckpointConfig,
         "logging": LoggingConfig,
         "evaluation": EvaluationConfig,

@@ -1,20 +1,22 @@
 """Go on with a run that was cut short, unless its recipe is another by now."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from unweave.config import parse_toml
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
+from unweave.pipelines.processes import joined_ranks, process_number
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Plan, read_plan
 from unweave.pipelines.row_source import open_source
-from unweave.pipelines.run_plan import train_and_measure
+from unweave.pipelines.run_plan import own_part, train_and_measure
 from unweave.pipelines.sweep import write_sweep
 from unweave.pipelines.training_run import new_training_run, resumed_training_run
 from unweave.storage.checkpoints import newest_checkpoint
-from unweave.storage.run_folder import CHECKPOINTS, reopened_run_folder, unfinished_run
+from unweave.storage.run_folder import CHECKPOINTS, partial_folder, reopened_run_folder, unfinished_run
 
 
 def resume(
@@ -38,20 +40,25 @@ def resume(
         changed = read_plan(recipe or own, list(overrides))
         check_unchanged(plan, changed, allow_changes)
         plan = changed
-    checkpoint = newest_checkpoint(found / CHECKPOINTS, allow_previous=allow_previous)
-    n_steps = plan.recipe.training.n_steps
-    if found == path and checkpoint is not None and checkpoint.step >= n_steps:
-        raise UserError(
-            f"{str(path)!r} is complete: all {n_steps:,} steps are done; `unweave evaluate` measures it anew"
-        )
-    with watch.waiting("loading the model and the text"):
-        source = open_source(plan, watch.say)
-        new = checkpoint is None
-        run = new_training_run(plan, source) if new else resumed_training_run(plan, source, checkpoint)
-    with reopened_run_folder(path) as folder:
-        write_atomically(folder / "config.toml", plan.to_toml())
-        watch.say(f"going on after step {run.n_done:,} of {plan.recipe.training.n_steps:,}")
-        train_and_measure(folder, path.name, run, source, watch)
+    is_first = process_number() == 0
+    with joined_ranks(plan.recipe.training.latent_parts) as ranks:
+        checkpoint = newest_checkpoint(found / CHECKPOINTS, allow_previous=allow_previous, ranks=ranks)
+        n_steps = plan.recipe.training.n_steps
+        if found == path and checkpoint is not None and checkpoint.step >= n_steps:
+            raise UserError(
+                f"{str(path)!r} is complete: all {n_steps:,} steps are done; `unweave evaluate` measures it anew"
+            )
+        with watch.waiting("loading the model and the text"):
+            source = open_source(plan, watch.say, own_part(ranks))
+            if checkpoint is None:
+                run = new_training_run(plan, source, ranks)
+            else:
+                run = resumed_training_run(plan, source, checkpoint, ranks)
+        with reopened_run_folder(path) if is_first else nullcontext(partial_folder(path)) as folder:
+            if is_first:
+                write_atomically(folder / "config.toml", plan.to_toml())
+            watch.say(f"going on after step {run.n_done:,} of {plan.recipe.training.n_steps:,}")
+            train_and_measure(folder, path.name, run, source, watch)
     if plan.is_grid:
         write_sweep(path)
     return path

@@ -10,21 +10,23 @@ from typing import Any, final
 import torch
 
 from unweave.activations.harvest import harvest
-from unweave.activations.shards import Shards
+from unweave.activations.sequences import Sequences, sequences
+from unweave.activations.shards import EVERYTHING, Shards
 from unweave.errors import UserError, nearest
 from unweave.formats.documents import Told
 from unweave.pipelines.recipe import Plan, Recipe
 from unweave.pipelines.workbench import Places, Workbench, device_of, set_up
-from unweave.types import Rows, TextPosition
+from unweave.types import Part, Rows, TextPosition
 
 
 class RowSource(ABC):
     """Rows at the sites of some coders, and the model and text to measure them with."""
 
-    def __init__(self, recipe: Recipe, places: Mapping[str, Places]) -> None:
-        """``places``: where each coder reads and writes."""
+    def __init__(self, recipe: Recipe, places: Mapping[str, Places], part: Part = EVERYTHING) -> None:
+        """``places``: where each coder reads and writes. ``part``: this process' share of the rows."""
         self.recipe = recipe
         self.places = places
+        self.part = part
 
     @property
     def sites(self) -> list[str]:
@@ -41,6 +43,10 @@ class RowSource(ABC):
     @abstractmethod
     def model_name(self) -> str:
         """The language model whose activations the rows are."""
+
+    @abstractmethod
+    def width(self, site: str) -> int:
+        """Width of the rows at a site."""
 
     @abstractmethod
     def rows(self, start: TextPosition) -> Iterator[Rows]:
@@ -71,9 +77,11 @@ class RowSource(ABC):
 class ModelRows(RowSource):
     """Rows as the model makes them while it reads."""
 
-    def __init__(self, bench: Workbench, places: Mapping[str, Places], told: Told | None = None) -> None:
+    def __init__(
+        self, bench: Workbench, places: Mapping[str, Places], told: Told | None = None, part: Part = EVERYTHING
+    ) -> None:
         """``told`` hears of every text that ends and is read again."""
-        super().__init__(bench.recipe, places)
+        super().__init__(bench.recipe, places, part)
         self._bench = bench
         self._told = told
 
@@ -85,9 +93,16 @@ class ModelRows(RowSource):
     def model_name(self) -> str:
         return self._bench.model.name
 
+    def width(self, site: str) -> int:
+        return self._bench.model.width(site)
+
     def rows(self, start: TextPosition) -> Iterator[Rows]:
-        batches = self._bench.training_batches(start, self._told)
+        batches = self._bench.training_batches(start, self._told, self.part)
         return harvest(self._bench.model, batches, self.sites, max_norm=self.recipe.packing.max_norm)
+
+    def sequences(self, start: TextPosition) -> Iterator[Sequences]:
+        """The same text as ``rows`` before the model has read it, without end."""
+        return sequences(self._bench.training_batches(start, self._told, self.part))
 
     def bench(self) -> Workbench:
         return self._bench
@@ -112,8 +127,8 @@ class ModelRows(RowSource):
 class CachedRows(RowSource):
     """Rows that ``unweave harvest`` wrote; the model is not needed for them."""
 
-    def __init__(self, recipe: Recipe, places: Mapping[str, Places], shards: Shards) -> None:
-        super().__init__(recipe, places)
+    def __init__(self, recipe: Recipe, places: Mapping[str, Places], shards: Shards, part: Part = EVERYTHING) -> None:
+        super().__init__(recipe, places, part)
         self._shards = shards
 
     @property
@@ -124,8 +139,11 @@ class CachedRows(RowSource):
     def model_name(self) -> str:
         return self._shards.manifest.origin["model"]["name"]
 
+    def width(self, site: str) -> int:
+        return self._shards.manifest.sites[site]
+
     def rows(self, start: TextPosition) -> Iterator[Rows]:
-        for rows in self._shards.rows_forever(self.sites, start):
+        for rows in self._shards.rows_forever(self.sites, start, self.part):
             if self.device.type == "cpu":
                 yield rows
             else:
@@ -149,17 +167,17 @@ class CachedRows(RowSource):
         return f"{self._shards.n_rows:,} rows of {self.model_name} at {', '.join(self.sites)} from {self.recipe.cache}"
 
 
-def open_source(plan: Plan, told: Told | None = None) -> RowSource:
-    """The rows of a plan; ``told`` hears of every text that ends and is read again.
+def open_source(plan: Plan, told: Told | None = None, part: Part = EVERYTHING) -> RowSource:
+    """The rows of a plan, or a part of them; ``told`` hears of every text that ends and is read again.
 
     Raises ``UserError`` for what is wrong with the model, the text, a site or the cache.
     """
     if plan.recipe.cache:
         shards = Shards(plan.recipe.cache)
         places = {name: _places(job.recipe, shards) for name, job in plan.jobs.items()}
-        return CachedRows(plan.recipe, places, shards)
+        return CachedRows(plan.recipe, places, shards, part)
     bench = set_up(plan.recipe)
-    return ModelRows(bench, {name: bench.places(job.recipe) for name, job in plan.jobs.items()}, told)
+    return ModelRows(bench, {name: bench.places(job.recipe) for name, job in plan.jobs.items()}, told, part)
 
 
 def _places(recipe: Recipe, shards: Shards) -> Places:

@@ -3,26 +3,32 @@
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unweave.activations.shards import EVERYTHING
 from unweave.coders import Origin, SparseCoder
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
-from unweave.formats.native import write_coder
+from unweave.formats.native import read_coder, write_coder
 from unweave.pipelines.evaluate import measure_into
+from unweave.pipelines.processes import joined_ranks, leave, process_count, process_number
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Job, Plan
 from unweave.pipelines.report import write_report
 from unweave.pipelines.row_source import RowSource, open_source
 from unweave.pipelines.training_run import TrainingRun, forget_checkpoints, new_training_run, train_into
 from unweave.storage.checkpoints import newest_checkpoint
-from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, write_json
+from unweave.storage.parts import write_coder_in_parts
+from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, partial_folder, write_json
 from unweave.training.loop import finish
+from unweave.training.ranks import Ranks
 from unweave.training.step import NotFinite
+from unweave.types import Part
 
 
 def default_folder(recipe: str | Path, out: str | Path | None) -> Path:
@@ -35,14 +41,24 @@ def run_plan(plan: Plan, out: Path, watch: Watch, *, overwrite: bool = False) ->
 
     A single coder's run is ``out`` itself; the coders of a grid have a run each in ``out/coders``.
     """
-    check_free(out, overwrite=overwrite)
-    with watch.waiting("loading the model and the text"):
-        source = open_source(plan, watch.say)
-        run = new_training_run(plan, source)
-    with new_run_folder(out, overwrite=overwrite) as folder:
-        write_atomically(folder / "config.toml", plan.to_toml())
-        train_and_measure(folder, out.name, run, source, watch)
+    is_first = process_number() == 0
+    if is_first:
+        check_free(out, overwrite=overwrite)
+    with joined_ranks(plan.recipe.training.latent_parts) as ranks:
+        with watch.waiting("loading the model and the text"):
+            source = open_source(plan, watch.say, own_part(ranks))
+            run = new_training_run(plan, source, ranks)
+        new = new_run_folder(out, overwrite=overwrite) if is_first else nullcontext(partial_folder(out))
+        with new as folder:
+            if is_first:
+                write_atomically(folder / "config.toml", plan.to_toml())
+            train_and_measure(folder, out.name, run, source, watch)
     return out
+
+
+def own_part(ranks: Ranks | None) -> Part:
+    """This process' share of the rows."""
+    return EVERYTHING if ranks is None else Part(ranks.rank, ranks.count)
 
 
 def coder_folders(folder: Path, plan: Plan) -> dict[str, Path]:
@@ -51,18 +67,25 @@ def coder_folders(folder: Path, plan: Plan) -> dict[str, Path]:
 
 
 def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSource, watch: Watch) -> None:
-    """Train to the end, then measure and report every coder; ``folder`` is where the run is until it is whole."""
+    """Train to the end, then measure and report every coder; ``folder`` is where the run is until it is whole.
+
+    Of several processes the first measures alone, and the others end.
+    """
     started = time.time()
     watch.say(source.describe())
     folders = coder_folders(folder, run.plan)
-    for coder_name, path in folders.items():
-        write_atomically(path / "config.toml", run.plan.jobs[coder_name].to_toml())
+    if source.part.number == 0:
+        for coder_name, path in folders.items():
+            write_atomically(path / "config.toml", run.plan.jobs[coder_name].to_toml())
+    if run.ranks is not None:
+        run.ranks.wait()
     try:
         train_into(folder, folders, run, watch)
     except NotFinite as error:
         _write_trained(folders, run, source)
         raise NotFinite(f"{error}; {_kept(folder, run.plan)}") from error
     coders = _write_trained(folders, run, source)
+    leave(run.ranks)
     trained = time.time()
     for coder_name, path in folders.items():
         facts = _manifest(run.plan.jobs[coder_name], run.n_rows) | source.facts()
@@ -87,9 +110,15 @@ def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSour
 def _write_trained(folders: Mapping[str, Path], run: TrainingRun, source: RowSource) -> dict[str, SparseCoder]:
     coders = {}
     for trainee in run.trainees:
+        folder, ranks = folders[trainee.name] / "coder", run.ranks
         coder = coders[trainee.name] = finish(trainee)
         coder.origin = Origin(source.model_name)
-        write_coder(folders[trainee.name] / "coder", coder)
+        if ranks is not None and ranks.n_latent_parts > 1:
+            write_coder_in_parts(folder, coder, ranks)
+            if ranks.rank == 0:
+                coders[trainee.name] = read_coder(folder).to(source.device)
+        elif source.part.number == 0:
+            write_coder(folder, coder)
     return coders
 
 
@@ -106,6 +135,7 @@ def _manifest(job: Job, n_rows: int) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("unweave", "torch", "transformers", "tokenizers")},
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
+        "processes": process_count(),
         "seed": job.recipe.seed,
         "rows_trained": n_rows,
     }

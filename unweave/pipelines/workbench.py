@@ -1,5 +1,6 @@
 """What training and measuring both need: the model on its device, the text, and the token batches of a recipe."""
 
+import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from unweave.models.language_model import LanguageModel
 from unweave.models.tokenising import tokenised
 from unweave.models.tokens import check_context, pack
 from unweave.pipelines.recipe import Recipe
-from unweave.types import Document, Rows, TextPosition, TokenBatch
+from unweave.types import Document, Part, Rows, TextPosition, TokenBatch
 
 
 class Places(NamedTuple):
@@ -51,12 +52,16 @@ class Workbench:
         self,
         start: TextPosition = TextPosition(),  # noqa: B008  # it cannot be changed
         told: Told | None = None,
+        part: Part = Part(),  # noqa: B008
     ) -> Generator[TokenBatch, None, None]:
         """Packed batches of the text to train on, without end, from a position in it; tokenised ahead in a thread.
 
-        ``told`` hears of every source that ends and is read again. Close the generator to end the thread.
+        Of a ``part`` of the text: its documents, by which the position counts too. ``told`` hears of every source that
+        ends and is read again. Close the generator to end the thread.
         """
-        documents = self.corpus.train.forever(start.document, told)
+        documents = self.corpus.train.forever(start.document * part.of + part.number, told)
+        if part.of > 1:
+            documents = itertools.islice(documents, 0, None, part.of)
         return ahead(pack(documents, self.model, self.recipe.packing, self.recipe.model.sequences, start))
 
     def write_tokens(self, path: Path, max_tokens: int | None = None) -> int:

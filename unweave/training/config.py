@@ -20,6 +20,9 @@ class TrainingConfig:
     accumulate: int = 1
     """Parts of a step's rows that are computed one after another to save memory; their gradients add up. What couples
     rows does so within a part: BatchTopK's selection, the variance that AuxK divides by, Switch's balance."""
+    latent_parts: int = 1
+    """Processes over which each coder's latents are spread; divides the number of processes that torchrun starts, of
+    which the other factor spreads a step's rows."""
     optimizer: Literal["adam", "adamw", "sign_sgd", "muon"] = "adam"
     """adam (Kingma and Ba 2015), adamw (with weight_decay), sign_sgd (Bernstein et al. 2018: every number moves by the
     learning rate) or muon (Jordan 2024: matrices move by orthogonalised momentum, the rest by adam)."""
@@ -59,7 +62,7 @@ class TrainingConfig:
     """Steps between two lines of metrics.jsonl."""
 
     def __post_init__(self) -> None:
-        for name in ("rows", "batch", "lr", "dead_window", "buffer", "log_every"):
+        for name in ("rows", "batch", "latent_parts", "lr", "dead_window", "buffer", "log_every"):
             if not getattr(self, name) > 0:
                 raise UserError(f"training.{name} must be more than 0, got {getattr(self, name)}")
         for name in ("weight_decay", "restarts"):

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from unweave.coders.peers import ALONE, Peers
 from unweave.kernels.latent_values import latent_sum
 from unweave.types import Codes
 
@@ -14,9 +15,12 @@ _LOOK_EVERY = 10
 class DeadLatents:
     """Rows seen since each latent last fired."""
 
-    def __init__(self, n_latents: int, window: int, device: torch.device) -> None:
-        """A latent is dead after ``window`` rows in which it never fired."""
+    def __init__(self, n_latents: int, window: int, device: torch.device, peers: Peers = ALONE) -> None:
+        """A latent is dead after ``window`` rows in which it never fired, in no process."""
         self.window = window
+        self.n_elsewhere = 0
+        """Latents of other processes that were dead at the last look."""
+        self._peers = peers
         self.silent_rows = torch.zeros(n_latents, dtype=torch.int64, device=device)
         self._ids = torch.empty(0, dtype=torch.int64, device=device)
         self._steps = 0
@@ -27,14 +31,15 @@ class DeadLatents:
 
     def count(self, fired_L: Bool[Tensor, " L"], n_rows: int) -> None:
         """Count a step of so many rows in which these latents fired."""
-        self.silent_rows = torch.where(fired_L, 0, self.silent_rows + n_rows)
+        n_rows *= self._peers.n_row_parts
+        self.silent_rows = torch.where(self._peers.any_of_rows(fired_L), 0, self.silent_rows + n_rows)
         self._steps += 1
         if self._steps % _LOOK_EVERY == 0:
             self.look()
 
     def look(self) -> Int[Tensor, " n_dead"]:
         """Find the ids of dead latents now."""
-        self._ids = self.mask.nonzero().flatten()
+        self._set_dead(self.mask)
         return self._ids
 
     def revive(self, latents: Int[Tensor, " n"]) -> None:
@@ -44,12 +49,13 @@ class DeadLatents:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that it knows."""
-        return {"silent_rows": self.silent_rows, "ids": self._ids, "steps": torch.tensor(self._steps)}
+        dead = torch.zeros_like(self.mask).index_fill_(0, self._ids, 1)
+        return {"silent_rows": self.silent_rows, "dead": dead, "steps": torch.tensor(self._steps)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
         self.silent_rows = state["silent_rows"].to(self.silent_rows, copy=True)
-        self._ids = state["ids"].to(self._ids, copy=True)
+        self._set_dead(state["dead"].to(self.silent_rows.device))
         self._steps = int(state["steps"])
 
     @property
@@ -64,7 +70,11 @@ class DeadLatents:
     @property
     def share(self) -> float:
         """Share of all latents that are dead."""
-        return self.mask.double().mean().item()
+        return self._peers.over_latents(self.mask.double().mean()).item() / self._peers.n_latent_parts
+
+    def _set_dead(self, dead: Bool[Tensor, " L"]) -> None:
+        self._ids = dead.nonzero().flatten()
+        self.n_elsewhere = self._peers.total_latents(len(self._ids)) - len(self._ids)
 
 
 def fired_in(codes: Codes) -> Bool[Tensor, " L"]:

@@ -11,9 +11,12 @@ from unweave.coders.folding import fold_scaling
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
 from unweave.training.input_scale import estimate
+from unweave.training.objective import LOCAL, Batch, Objective, RowsBySite
+from unweave.training.ranks import Ranks
 from unweave.training.resampling import Draws, resample
 from unweave.training.step import not_finite, take_step
-from unweave.training.trainee import Batch, Trainee, part_of, saved_scalings, scaled
+from unweave.training.trainee import Trainee, part_of, saved_scalings, scaled
+from unweave.training.warm_start import start_at
 
 _SHARED = ("rows", "batch", "log_every", "resample_at", "resample_rows")
 """Settings that all coders of a run have in common, because they decide which rows are read, and when."""
@@ -29,24 +32,44 @@ class Progress:
     """Coder name to its learning rate, its losses and its live figures on this batch."""
 
 
-def new_trainee(name: str, coder: SparseCoder, sample: Batch, config: TrainingConfig) -> Trainee:
-    """Set up a coder for training on rows like ``sample``: scale, data-dependent start, optimizer."""
+def new_trainee(
+    name: str,
+    coder: SparseCoder,
+    sample: RowsBySite,
+    config: TrainingConfig,
+    ranks: Ranks | None = None,
+    *,
+    objective: Objective = LOCAL,
+    start: SparseCoder | None = None,
+) -> Trainee:
+    """Set up a coder for training on rows like ``sample``: scale, data-dependent start, optimizer.
+
+    ``start``: a finished coder that it starts as, in the place of a start from data. With ``ranks`` every process sets
+    up the whole coder on the same sample and goes on with its part of it.
+    """
     kind = coder.config.input_scale
     assert kind is not None
     reads = [estimate(sample[port.site], kind, port.site) for port in coder.wiring.reads]
     writes = [estimate(sample[port.site], kind, port.site) for port in coder.wiring.writes]
-    coder.start_from(*scaled(coder, sample, reads, writes))
-    return Trainee(name, coder, config, reads, writes)
+    if start is None:
+        coder.start_from(*scaled(coder, sample, reads, writes))
+    else:
+        start_at(coder, start, reads, writes)
+    if ranks is not None:
+        ranks.take_part(coder)
+    return Trainee(name, coder, config, reads, writes, objective)
 
 
-def resumed_trainee(name: str, coder: SparseCoder, config: TrainingConfig, state: dict[str, Tensor]) -> Trainee:
+def resumed_trainee(
+    name: str, coder: SparseCoder, config: TrainingConfig, state: dict[str, Tensor], objective: Objective = LOCAL
+) -> Trainee:
     """Set up a new coder to go on from ``Trainee.state()`` of one with the same settings, to the last bit."""
     try:
         coder.load_state_dict(part_of(state, "coder"))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the saved state does not fit coder {name}: {reason}; resume with its own settings") from error
-    trainee = Trainee(name, coder, config, *saved_scalings(coder, state))
+    trainee = Trainee(name, coder, config, *saved_scalings(coder, state), objective)
     trainee.load_state(state)
     return trainee
 
@@ -66,18 +89,16 @@ def train(
         _check_agrees(trainee, config)
     if start >= config.n_steps:
         return
-    n_rows = start * config.batch
     resampling_steps = _resampling_steps(config)
     batches = iter(batches)
     for step, batch in enumerate(batches, start):
         if step in resampling_steps:
             _resample(trainees, islice(batches, _n_resampling_batches(config)), step)
-        n_rows += next(iter(batch.values())).shape[0]
         is_last = step + 1 >= config.n_steps
         is_logged = is_last or step % config.log_every == 0
         metrics = {t.name: take_step(t, batch, step, is_logged=is_logged) for t in trainees}
         if is_logged:
-            yield Progress(step, n_rows, metrics)
+            yield Progress(step, (step + 1) * config.batch, metrics)
         if is_last:
             return
 

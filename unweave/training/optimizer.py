@@ -19,8 +19,6 @@ from torch import Tensor
 from unweave.coders import SparseCoder
 from unweave.kernels.adam_rows import adam_rows, radial_parts
 
-_OF_THE_OUTPUT = ("b_dec", "W_skip")
-"""Parameters whose rows belong to what is written, of which there may be as many as latents."""
 _EPS = 1e-8
 
 
@@ -94,7 +92,7 @@ class CoderOptimizer(ABC):
                 squares.append(row_squares.sum())
             else:
                 squares.append(torch.linalg.vector_norm(gradient, dtype=wide(gradient)).square())
-        norm = torch.stack(squares).sum().sqrt()
+        norm = self._over_all_parts(gradients, torch.stack(squares)).sum().sqrt()
         shorter = clip / norm.clamp(min=clip) if clip > 0 else torch.ones_like(norm)
         scale = torch.where(norm.isfinite(), shorter, torch.nan)
         self.n_steps += 1
@@ -105,6 +103,14 @@ class CoderOptimizer(ABC):
             self.change(self.coder.get_parameter(name).data, gradient, self.moments[name], stride)
         self.coder.zero_grad()
         return norm
+
+    def _over_all_parts(self, gradients: dict[str, Tensor], squares: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The squared norm of each gradient, where each process may hold a part of the latents."""
+        if self.coder.peers.n_latent_parts == 1:
+            return squares
+        in_parts = [self.coder.has_row_per_latent(name, gradient) for name, gradient in gradients.items()]
+        of_all = self.coder.peers.over_latents(squares)
+        return torch.where(torch.tensor(in_parts, device=squares.device), of_all, squares)
 
     @torch.no_grad()
     def forget_rows(self, latents: Int[Tensor, " n"]) -> None:
@@ -182,7 +188,7 @@ def names_per_latent(coder: SparseCoder) -> list[str]:
     return [
         name
         for name, parameter in coder.named_parameters()
-        if parameter.requires_grad and parameter.shape[:1] == (coder.n_latents,) and name not in _OF_THE_OUTPUT
+        if parameter.requires_grad and coder.has_row_per_latent(name, parameter)
     ]
 
 

@@ -1,5 +1,6 @@
 """A coder in training: its weights, how its rows are scaled, and all else that a run must know to go on exactly."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -13,14 +14,11 @@ from unweave.training.average import WeightAverage
 from unweave.training.config import TrainingConfig
 from unweave.training.dead_latents import DeadLatents
 from unweave.training.muon import CoderMuon
+from unweave.training.objective import LOCAL, Batch, Objective, RowsBySite
 from unweave.training.optimizer import CoderAdam, CoderOptimizer
 from unweave.training.resampling import CUT
 from unweave.training.schedule import rate_factor
 from unweave.training.sign_sgd import CoderSign
-
-Batch = dict[str, Float[Tensor, "B _"]]
-"""Site name to rows, all with the same B."""
-_ANY_LENGTH = "dead.ids"
 
 
 @dataclass
@@ -34,6 +32,8 @@ class Trainee:
     """How rows are scaled at each site that the coder reads."""
     writes: list[Scaling]
     """How rows are scaled at each site that it writes."""
+    objective: Objective = LOCAL
+    """What it is to be good at."""
     optimizer: CoderOptimizer = field(init=False)
     dead: DeadLatents = field(init=False)
     average: WeightAverage | None = field(init=False, default=None)
@@ -50,8 +50,15 @@ class Trainee:
                 f"training.resample_at gives latents weights of their own, which coder {self.name} has not; "
                 "leave it empty"
             )
+        peers = self.coder.peers
+        if self.config.resample_at and peers.n_latent_parts * peers.n_row_parts > 1:
+            raise UserError("training.resample_at needs a single process; leave it empty")
+        if self.objective is not LOCAL and peers.n_latent_parts * peers.n_row_parts > 1:
+            raise UserError("objective.kl and objective.downstream need a single process; set them 0")
+        if self.config.optimizer == "muon" and peers.n_latent_parts > 1:
+            raise UserError('training.optimizer="muon" needs whole matrices; set training.latent_parts=1')
         self.optimizer = _optimizer(self.coder, self.config)
-        self.dead = DeadLatents(self.coder.n_latents, self.config.dead_window, self.coder.W_dec.device)
+        self.dead = DeadLatents(self.coder.n_latents, self.config.dead_window, self.coder.W_dec.device, peers)
         if self.config.average > 0:
             self.average = WeightAverage(self.coder, self.config.average)
         self.generator = torch.Generator().manual_seed(0)
@@ -63,7 +70,7 @@ class Trainee:
 
     def rows(self, batch: Batch) -> tuple[Float[Tensor, "B D_read"], Float[Tensor, "B D_write"]]:
         """What the coder reads and what it should write, scaled, sites side by side."""
-        return scaled(self.coder, batch, self.reads, self.writes)
+        return scaled(self.coder, self.objective.rows(batch), self.reads, self.writes)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, with its cut after resampling."""
@@ -91,6 +98,16 @@ class Trainee:
             "resampled": torch.tensor(self.resampled, dtype=torch.float64),
         }
 
+    def names_per_latent(self) -> Iterator[str]:
+        """Names of the tensors in ``state`` that have a row or a number for each latent."""
+        tensors = self.coder.state_dict()
+        for name in self.state():
+            kind, _, of = name.partition(".")
+            of = of.rpartition(".")[0] if kind == "optimizer" else of
+            is_weight = kind in ("coder", "optimizer", "average") and of in tensors
+            if (is_weight and self.coder.has_row_per_latent(of, tensors[of])) or (kind == "dead" and of != "steps"):
+                yield name
+
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from what ``state`` gave; ``UserError`` where that was another coder or another kind of training."""
         self._check_fits(state)
@@ -112,12 +129,12 @@ class Trainee:
                 raise UserError(f"the saved state of coder {self.name} {what} {names[0]!r}; {advice}")
         for name, tensor in here.items():
             got, expected = list(state[name].shape), list(tensor.shape)
-            if got != expected and name != _ANY_LENGTH:
+            if got != expected:
                 raise UserError(f"{name!r} of coder {self.name} has shape {expected}, the saved one {got}; {advice}")
 
 
 def scaled(
-    coder: SparseCoder, batch: Batch, reads: list[Scaling], writes: list[Scaling]
+    coder: SparseCoder, batch: RowsBySite, reads: list[Scaling], writes: list[Scaling]
 ) -> tuple[Float[Tensor, "B D_read"], Float[Tensor, "B D_write"]]:
     """What a coder reads and what it should write, scaled, sites side by side."""
     x_BD = _side_by_side(batch, coder.wiring.reads, reads, coder.W_dec.dtype)
@@ -159,7 +176,7 @@ def _optimizer(coder: SparseCoder, config: TrainingConfig) -> CoderOptimizer:
             return CoderMuon(coder, betas)
 
 
-def _side_by_side(batch: Batch, ports: tuple[Port, ...], scalings: list[Scaling], dtype: torch.dtype) -> Tensor:
+def _side_by_side(batch: RowsBySite, ports: tuple[Port, ...], scalings: list[Scaling], dtype: torch.dtype) -> Tensor:
     parts = [scaling(batch[port.site].to(dtype)) for port, scaling in zip(ports, scalings, strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

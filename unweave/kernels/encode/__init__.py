@@ -1,5 +1,6 @@
 """From rows to Codes: the encoder product, the selection of active entries, and their gradient at the cost of those."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +22,11 @@ def encode(
     rule: Rule,
     *,
     centre: Float[Tensor, " D"] | None = None,
+    choose: Callable[[Codes], Codes] | None = None,
 ) -> Codes:
     """Codes of ``pre = (x - centre) @ W_enc.T + b_enc`` at the entries that the rule keeps.
+
+    ``choose`` may leave out some of them before anything is differentiated.
 
     ``codes.values`` are differentiable in ``x``, ``W_enc``, ``b_enc`` and ``centre``; each gradient costs the active
     entries only. Which entries are kept has no gradient.
@@ -30,6 +34,8 @@ def encode(
     with torch.no_grad():
         centred = x if centre is None else x - centre
         codes = _find(centred, W_enc, b_enc, rule)
+        if choose is not None:
+            codes = choose(codes)
     has_fillers = on_gpu(x) and not isinstance(rule, Above)
     values = _ActivePreactivations.apply(codes.values, x, W_enc, b_enc, centre, centred, codes, has_fillers)
     return codes.with_values(values)
@@ -69,6 +75,9 @@ class _ActivePreactivations(torch.autograd.Function):
 
 
 def _find(x: Tensor, W_enc: Tensor, b_enc: Tensor, rule: Rule) -> Codes:
+    if W_enc.shape[0] == 0:
+        nothing = x.new_zeros(x.shape[0] + 1, dtype=torch.int64)
+        return Codes(x.new_zeros(0), nothing[:0], nothing, 0)
     if on_gpu(x) or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return select(torch.addmm(b_enc, x, W_enc.T), rule)
     from unweave.kernels.encode import cpu  # compiled on first use

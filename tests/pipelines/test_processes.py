@@ -1,0 +1,158 @@
+"""Training by torchrun: the coder is whole, a process that dies ends the run, and any number of processes goes on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unweave.errors import UserError
+from unweave.pipelines.train import train
+from unweave.storage.run_folder import Run
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's gloo processes need a POSIX system")
+
+RECIPE = """
+site = "layers.1.resid_post"
+[coder]
+type = "batch_topk"
+k = 8
+n_latents = 256
+[model]
+sequences = 4
+[packing]
+context = 64
+[training]
+rows = 12288
+batch = 256
+buffer = 4096
+log_every = 2
+latent_parts = 2
+[checkpoints]
+kept = 8
+[evaluation]
+tokens = 2000
+splice_tokens = 500
+examples = 2
+"""
+ALONE = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def _command(count: int, *words: str | Path) -> list[str]:
+    by_torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return [sys.executable, *(by_torchrun if count > 1 else []), "-m", "unweave", "train", "--quiet", *map(str, words)]
+
+
+def _train(count: int, *words: str | Path) -> None:
+    done = subprocess.run(_command(count, *words), env=ALONE, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe, and its run on two processes that share the latents."""
+    folder = tmp_path_factory.mktemp("processes")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(RECIPE)
+    _train(2, recipe, "--out", folder / "run")
+    return recipe, folder / "run"
+
+
+@pytest.fixture(scope="module")
+def killed(undisturbed: tuple[Path, Path]) -> Path:
+    """The same run, one of whose processes was killed after a checkpoint."""
+    recipe, run = undisturbed
+    path = run.with_name("killed")
+    partial = path.with_name("killed.partial")
+    with subprocess.Popen(_command(2, recipe, "--out", path), env=ALONE, stderr=subprocess.PIPE, text=True) as process:
+        while not any((partial / "checkpoints").glob("step-*")):
+            assert process.poll() is None, "it ended before it wrote a checkpoint"
+            time.sleep(0.02)
+        os.kill(_child_of(process.pid, rank=1), signal.SIGKILL)
+        died = time.monotonic()
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode != 0 and time.monotonic() - died < 60
+    assert "error: another process has ended or hangs; go on from the last checkpoint with `unweave" in errors
+    assert not path.exists()
+    return partial
+
+
+def test_the_run_holds_a_whole_coder_and_says_how_many_processes_made_it(undisturbed: tuple[Path, Path]) -> None:
+    run = Run(undisturbed[1])
+    assert run.coder.n_latents == 256 and run.coder.W_dec.shape[0] == 256
+    assert run.manifest["processes"] == 2 and run.manifest["rows_trained"] == 12288
+    assert run.curve[-1]["rows"] == 12288
+    assert run.results["explained_variance"] == pytest.approx(run.curve[-1]["explained_variance"], abs=0.15)
+    assert not any(path.name.startswith(".") for path in (run.path / "coder").iterdir())
+
+
+def test_processes_that_share_the_rows_make_the_same_coder(undisturbed: tuple[Path, Path]) -> None:
+    recipe, run = undisturbed
+    _train(2, recipe, "training.latent_parts=1", "--out", run.with_name("rows"))
+    other, coder = Run(run.with_name("rows")), Run(run).coder
+    for name, tensor in other.coder.state_dict().items():
+        torch.testing.assert_close(tensor, coder.state_dict()[name], rtol=1e-3, atol=1e-3)
+    assert other.curve[-1]["mse"] == pytest.approx(Run(run).curve[-1]["mse"], rel=1e-4)
+
+
+def test_a_run_of_which_a_process_died_goes_on_to_the_same_bits(
+    undisturbed: tuple[Path, Path], killed: Path, tmp_path: Path
+) -> None:
+    _, run = undisturbed
+    shutil.copytree(killed, tmp_path / "again.partial")
+    _train(2, "--resume", tmp_path / "again")
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    weights = load_file(run / "coder" / "weights.safetensors")
+    for name, tensor in load_file(tmp_path / "again" / "coder" / "weights.safetensors").items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_another_number_of_processes_goes_on_with_it(
+    undisturbed: tuple[Path, Path], killed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(killed, tmp_path / "alone.partial")
+    _train(1, "--resume", tmp_path / "alone", "training.latent_parts=1", "--allow-changes")
+    run, other = Run(undisturbed[1]), Run(tmp_path / "alone")
+    assert other.manifest["processes"] == 1 and [line["step"] for line in other.curve] == [
+        line["step"] for line in run.curve
+    ]
+    assert other.results["explained_variance"] == pytest.approx(run.results["explained_variance"], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.latent_parts=3"], "training.latent_parts=3 must divide the number of processes, which is 2"),
+        (["coder.n_latents=255"], "coder.n_latents=255 must be a multiple of training.latent_parts=2"),
+    ],
+)
+def test_what_does_not_fit_the_processes_is_said_once(words: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    command = _command(2, tmp_path / "recipe.toml", *words, "--out", tmp_path / "run")
+    done = subprocess.run(command, env=ALONE, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and done.stderr.count("error: ") == 1 and f"error: {message}" in done.stderr
+    assert not (tmp_path / "run").exists() and not (tmp_path / "run.partial").exists()
+
+
+def test_parts_without_torchrun_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    with pytest.raises(UserError, match="needs as many processes; run torchrun --nproc-per-node 2"):
+        train(tmp_path / "recipe.toml", out=tmp_path / "run", quiet=True)
+
+
+def _child_of(torchrun: int, rank: int) -> int:
+    """The process of that rank."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == torchrun and f"\0RANK={rank}\0".encode() in b"\0" + (path / "environ").read_bytes():
+                return int(path.name)
+        except OSError:
+            continue
+    raise AssertionError(f"torchrun has no process of rank {rank}")

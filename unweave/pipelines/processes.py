@@ -1,0 +1,79 @@
+"""The processes that torchrun starts for one training: who is the first, how they meet, and how they part."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from unweave.errors import UserError
+
+if TYPE_CHECKING:
+    from unweave.training.ranks import Ranks
+
+_STARTING = timedelta(minutes=10)
+"""How long the processes wait for each other before training, when one may have more to load than another."""
+_LOST = "another process has ended or hangs; go on from the last checkpoint with `unweave train --resume`"
+
+
+def process_count() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_number() -> int:
+    """Which of them this is; number 0 writes and speaks for all."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined_ranks(latent_parts: int) -> Iterator["Ranks | None"]:
+    """The ranks of this training within the block; None where there is one process.
+
+    Raises ``UserError`` where another process has ended or hangs, and where the parts do not fit the processes.
+    """
+    if process_count() == 1:
+        if latent_parts > 1:
+            raise UserError(
+                f"training.latent_parts={latent_parts} needs as many processes; "
+                f"run torchrun --nproc-per-node {latent_parts} -m unweave train ..."
+            )
+        yield None
+        return
+    import torch
+    import torch.distributed as dist
+
+    from unweave.training.ranks import Ranks
+
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if process_number() == 0:
+        signal.signal(signal.SIGTERM, _told_to_end)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=_STARTING)
+    try:
+        yield Ranks(latent_parts)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(_LOST) from error
+
+
+def leave(ranks: "Ranks | None") -> None:
+    """The end of what processes do together: the first goes on alone, the others end here."""
+    if ranks is None:
+        return
+    import torch.distributed as dist
+
+    ranks.wait()  # a process that leaves while another still talks to it may crash
+    dist.destroy_process_group()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if ranks.rank > 0:
+        raise SystemExit(0)
+
+
+def _told_to_end(_: int, __: FrameType | None) -> None:
+    """torchrun ends all processes when one has failed."""
+    raise UserError(_LOST)
