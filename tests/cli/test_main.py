@@ -1,16 +1,38 @@
-"""The command line as a user runs it: its own process, exit codes, one line for what is wrong."""
+"""The command line as a user runs it: exit codes, what it prints, one line for what is wrong."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from unweave.cli.main import main
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def unweave(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error::UserWarning:unweave", "-m", "unweave.cli.main", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command line in the folder as ``unweave`` does, without the seconds that a process of its own takes."""
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["unweave", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output, errors = capsys.readouterr()
+        code = ended.value.code
+        return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, output, errors)
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -35,37 +57,37 @@ evaluation = {{ tokens = 1000, splice_tokens = 300 }}
     return folder
 
 
-def test_show_prints_one_latent_with_its_examples(folder: Path) -> None:
-    shown = unweave("show", "runs/small", "--latent", "3", cwd=folder)
+def test_show_prints_one_latent_with_its_examples(here: Call) -> None:
+    shown = here("show", "runs/small", "--latent", "3")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("latent 3 of 100")
     assert "promotes" in shown.stdout
     assert "weaver.txt#" in shown.stdout
 
 
-def test_doctor_says_what_is_off(folder: Path) -> None:
-    said = unweave("doctor", "runs/small", cwd=folder)
+def test_doctor_says_what_is_off(here: Call) -> None:
+    said = here("doctor", "runs/small")
     assert said.returncode == 0, said.stderr
     assert "Explained variance is" in said.stdout
 
 
-def test_report_writes_the_same_pages_again(folder: Path) -> None:
+def test_report_writes_the_same_pages_again(here: Call, folder: Path) -> None:
     page = folder / "runs/small/report/index.html"
     before = page.read_bytes()
     page.unlink()
-    assert unweave("report", "runs/small", cwd=folder).returncode == 0
+    assert here("report", "runs/small").returncode == 0
     assert page.read_bytes() == before
 
 
-def test_describe_prints_every_setting_of_an_architecture(folder: Path) -> None:
-    said = unweave("describe", "coder.batch_topk", cwd=folder)
+def test_describe_prints_every_setting_of_an_architecture(here: Call) -> None:
+    said = here("describe", "coder.batch_topk")
     assert said.returncode == 0, said.stderr
     assert "k (int | float) = 32" in said.stdout
     assert "Mean number of active latents per row." in said.stdout
 
 
-def test_sites_lists_the_sites_of_a_model(folder: Path, model_folders: dict[str, Path]) -> None:
-    listed = unweave("sites", str(model_folders["llama"]), cwd=folder).stdout.split()
+def test_sites_lists_the_sites_of_a_model(here: Call, model_folders: dict[str, Path]) -> None:
+    listed = here("sites", str(model_folders["llama"])).stdout.split()
     assert "layers.2.attn.z" in listed
     assert len(listed) == 24
 
@@ -89,8 +111,10 @@ def test_sites_lists_the_sites_of_a_model(folder: Path, model_folders: dict[str,
         (("describe", "coder.batchtopk"), "did you mean 'coder.batch_topk'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two(folder: Path, arguments: tuple[str, ...], says: str) -> None:
-    failed = unweave(*arguments, cwd=folder)
+def test_bad_input_is_one_line_and_exit_code_two(
+    here: Call, folder: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    failed = here(*arguments)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: ")
     assert says in failed.stderr
@@ -98,18 +122,24 @@ def test_bad_input_is_one_line_and_exit_code_two(folder: Path, arguments: tuple[
     assert not list(folder.glob("x*"))
 
 
+def test_a_process_of_its_own_ends_with_one_line_and_exit_code_two_as_well(folder: Path) -> None:
+    failed = unweave("train", "smal.toml", cwd=folder)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("error: there is no file 'smal.toml'") and failed.stderr.count("\n") == 1
+
+
 def test_damaged_model_weights_are_one_line_and_exit_code_two(
-    folder: Path, model_folders: dict[str, Path], tmp_path: Path
+    here: Call, model_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     for file in model_folders["gpt2"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[: 2000 if file.suffix == ".safetensors" else None])
-    failed = unweave("train", "small.toml", f"model.name={tmp_path}", "--out", "x", cwd=folder)
+    failed = here("train", "small.toml", f"model.name={tmp_path}", "--out", "x")
     assert failed.returncode == 2
     assert "damaged" in failed.stderr
     assert len(failed.stderr.splitlines()) == 1
 
 
-def test_bench_truth_marks_architectures_against_known_features(folder: Path) -> None:
+def test_bench_truth_marks_architectures_against_known_features(here: Call, folder: Path) -> None:
     settings = [
         "data.n_features=20",
         "data.d_model=10",
@@ -119,7 +149,7 @@ def test_bench_truth_marks_architectures_against_known_features(folder: Path) ->
         "tries=2",
         "seeds=[0, 1]",
     ]
-    done = unweave("bench", "truth", *settings, "--architectures", "topk,relu", "--json", "marks.json", cwd=folder)
+    done = here("bench", "truth", *settings, "--architectures", "topk,relu", "--json", "marks.json")
     assert done.returncode == 0, done.stderr
     assert "40 steps of 128 rows, 20 features in 10 dimensions" in done.stdout
     marks = json.loads((folder / "marks.json").read_text())
@@ -130,23 +160,23 @@ def test_bench_truth_marks_architectures_against_known_features(folder: Path) ->
         assert str(round(sum(mark["mcc"]) / 2, 3)) in done.stdout
 
 
-def test_tokenize_writes_a_file_that_a_recipe_can_read(folder: Path) -> None:
-    done = unweave("tokenize", "small.toml", "--out", "weaver.tokens", cwd=folder)
+def test_tokenize_writes_a_file_that_a_recipe_can_read(here: Call) -> None:
+    done = here("tokenize", "small.toml", "--out", "weaver.tokens")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("tokens in weaver.tokens\n")
-    trained = unweave("train", "small.toml", "text.source=tokens:weaver.tokens", "--out", "runs/tokens", cwd=folder)
+    trained = here("train", "small.toml", "text.source=tokens:weaver.tokens", "--out", "runs/tokens")
     assert trained.returncode == 0, trained.stderr
 
 
-def test_sweep_prints_a_line_for_each_coder_and_resume_says_when_there_is_nothing_to_do(folder: Path) -> None:
-    swept = unweave("sweep", "small.toml", "coder.k=[5, 9]", "training.rows=2000", "--out", "runs/swept", cwd=folder)
+def test_sweep_prints_a_line_for_each_coder_and_resume_says_when_there_is_nothing_to_do(here: Call) -> None:
+    swept = here("sweep", "small.toml", "coder.k=[5, 9]", "training.rows=2000", "--out", "runs/swept")
     assert swept.returncode == 0, swept.stderr
     assert "runs/swept: 2 coders" in swept.stdout
     assert swept.stdout.rstrip().endswith("report: runs/swept/report/index.html")
-    again = unweave("train", "--resume", "runs/swept", cwd=folder)
+    again = here("train", "--resume", "runs/swept")
     assert again.returncode == 2
     assert again.stderr.startswith("error: there is nothing to resume at 'runs/swept'")
-    alone = unweave("train", "small.toml", "coder.k=[5, 9]", cwd=folder)
+    alone = here("train", "small.toml", "coder.k=[5, 9]")
     assert (alone.returncode, alone.stderr.strip()) == (
         2,
         "error: the recipe asks for 2 coders; `unweave sweep` trains them in one pass",
