@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file
 
+from tests.pipelines.conftest import small_recipe
 from unweave.errors import UserError
 from unweave.pipelines.train import train
 from unweave.storage.run_folder import Run
@@ -125,15 +127,51 @@ def test_another_number_of_processes_goes_on_with_it(
     assert other.results["explained_variance"] == pytest.approx(run.results["explained_variance"], abs=0.05)
 
 
+def test_a_model_spread_over_processes_makes_the_coder_of_one_process(
+    model_folders: dict[str, Path], text_file: Path, tmp_path: Path
+) -> None:
+    values = small_recipe(model_folders["llama"], text_file)
+    values["coder"] = values["coder"] | {"n_latents": 64}
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(tomli_w.dumps(values))
+    _train(2, recipe, "training.latent_parts=2", "model.spread=processes", "--out", tmp_path / "spread")
+    alone = train(recipe, out=tmp_path / "alone", quiet=True)
+    spread = Run(tmp_path / "spread")
+    assert [line["mse"] for line in spread.curve] == pytest.approx([line["mse"] for line in alone.curve], rel=1e-3)
+    for name in ("explained_variance", "l0", "ce_clean", "ce_spliced"):
+        assert spread.results[name] == pytest.approx(alone.results[name], rel=1e-2), name
+    promoted = [{token.token_id for token in run.latents[3].promoted} for run in (spread, alone)]
+    assert len(promoted[0] & promoted[1]) >= 4, "the logit lens has the whole unembedding"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.spread=processes"], "set training.latent_parts to their number"),
+        (["model.spread=processes", "training.latent_parts=2"], "needs as many processes"),
+    ],
+)
+def test_a_model_is_not_spread_over_one_process(words: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE.replace("latent_parts = 2", ""))
+    with pytest.raises(UserError, match=message):
+        train(tmp_path / "recipe.toml", *words, out=tmp_path / "run", quiet=True)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["training.latent_parts=3"], "training.latent_parts=3 must divide the number of processes, which is 2"),
-        (["coder.n_latents=255"], "coder.n_latents=255 must be a multiple of training.latent_parts=2"),
+        (
+            ["model.spread=processes", "model.name={gpt2}", "packing.context=32"],
+            "cannot load a language model from '{gpt2}': `tp_size=2` was requested, but `GPT2LMHeadModel`",
+        ),
     ],
 )
-def test_what_does_not_fit_the_processes_is_said_once(words: list[str], message: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_the_processes_is_said_once(
+    words: list[str], message: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
+    *words, message = (text.format(gpt2=model_folders["gpt2"]) for text in (*words, message))
     command = _command(2, tmp_path / "recipe.toml", *words, "--out", tmp_path / "run")
     done = subprocess.run(command, env=ALONE, capture_output=True, text=True, timeout=100)
     assert done.returncode != 0 and done.stderr.count("error: ") == 1 and f"error: {message}" in done.stderr

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,9 @@ from unweave.errors import UserError
 from unweave.models.hooks import Action, read_at, replace_at
 from unweave.models.sites import Site, SiteMap
 from unweave.types import Codes
+
+if TYPE_CHECKING:
+    from unweave.models.loading import Spread
 
 EMBEDDED = "builtin:pylm"
 """Name of the small language model that comes with the package."""
@@ -68,16 +71,27 @@ class LanguageModel:
 
     @classmethod
     def load(
-        cls, name_or_folder: str | Path = EMBEDDED, *, device: str = "cpu", dtype: str | torch.dtype = "float32"
+        cls,
+        name_or_folder: str | Path = EMBEDDED,
+        *,
+        device: str = "cpu",
+        dtype: str | torch.dtype = "float32",
+        spread: "Spread | None" = None,
     ) -> "LanguageModel":
-        """Load ``builtin:pylm``, a local Hugging Face folder, or a model id of the hub; safetensors weights only."""
+        """Load ``builtin:pylm``, a local Hugging Face folder, or a model id of the hub; safetensors weights only.
+
+        ``spread``: for a model that is larger than one device, ``"devices"`` puts its blocks on all of this machine,
+        and a mesh of processes, which must all load it, gives each a part of every matrix. What is captured is whole,
+        and on the device of the embedding.
+        """
         from unweave.models.loading import check_device, load_model_and_tokenizer
 
         check_device(device)
         name = str(name_or_folder)
-        model, tokenizer = load_model_and_tokenizer(name, str(dtype).removeprefix("torch."))
+        model, tokenizer = load_model_and_tokenizer(name, str(dtype).removeprefix("torch."), spread)
         is_folder = Path(name).expanduser().is_dir()
-        return cls(model.to(device), tokenizer, str(Path(name).expanduser().resolve()) if is_folder else name)
+        model = model if spread is not None else model.to(device)
+        return cls(model, tokenizer, str(Path(name).expanduser().resolve()) if is_folder else name)
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.sites.n_layers} layers, on {self.device})"
@@ -122,10 +136,10 @@ class LanguageModel:
         seen: dict[Site, Tensor] = {}
 
         def read(site: Site, x: Tensor) -> None:
-            seen[site] = x
+            seen[site] = x.to(self.device)
 
         with self._hooked(dict.fromkeys(resolved.values(), read), read_at):
-            logits = self.model(input_ids=tokens.to(self.device), use_cache=False).logits
+            logits = self.model(input_ids=tokens.to(self.device), use_cache=False).logits.to(self.device)
         if silent := [name for name, site in resolved.items() if site not in seen]:
             raise self._never_fired(silent)
         return Pass(logits, {name: seen[site] for name, site in resolved.items()})
@@ -156,7 +170,7 @@ class LanguageModel:
                 raise UserError(
                     f"{site.name} holds {list(x.shape)}, not a row for each of the {list(tokens.shape)} tokens"
                 )
-            captured[site] = x
+            captured[site] = x.to(self.device)
             if len(captured) == len(wanted):
                 raise _AllCaptured
 
@@ -179,11 +193,11 @@ class LanguageModel:
         def applying(edit: Edit) -> Callable[[Site, Tensor], Tensor]:
             def apply(site: Site, x: Tensor) -> Tensor:
                 fired.add(site.name)
-                new = edit(x)
+                new = edit(x.to(self.device))
                 if not isinstance(new, Tensor) or new.shape != x.shape:
                     came = list(new.shape) if isinstance(new, Tensor) else type(new).__name__
                     raise UserError(f"the edit at {site.name} must return a tensor {list(x.shape)}, it returned {came}")
-                return new
+                return new.to(x.device)
 
             return apply
 

@@ -1,16 +1,27 @@
 """Load a causal language model and its tokenizer from the package, a folder or the hub; safetensors weights only."""
 
 import importlib.resources
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from unweave.errors import UserError, nearest
 
 _EMBEDDED_FOLDERS = {"builtin:pylm": "embedded"}
 
 
-def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
-    """The model (in ``dtype``, on the CPU) and its tokenizer, or ``None`` for a folder that has no tokenizer."""
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+Spread = Union[Literal["devices"], "DeviceMesh"]
+"""All devices of this machine, block by block, or processes, each with a part of every matrix."""
+
+
+def load_model_and_tokenizer(name: str, dtype: str, spread: Spread | None = None) -> tuple[Any, Any]:
+    """The model (in ``dtype``, on the CPU unless it is spread) and its tokenizer.
+
+    The tokenizer is ``None`` for a folder that has none.
+    """
     import torch
     from huggingface_hub.utils import logging as hub_logging
     from safetensors import SafetensorError
@@ -25,7 +36,7 @@ def load_model_and_tokenizer(name: str, dtype: str) -> tuple[Any, Any]:
     hub_logging.set_verbosity_error()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
+            source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **_placed(spread)
         )
     except SafetensorError as error:
         raise UserError(f"the weights of {name!r} are damaged ({error}); fetch or copy the model again") from error
@@ -46,6 +57,19 @@ def check_device(name: str) -> None:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {name!r} cannot be used here; choose auto or cpu") from error
+
+
+def _placed(spread: Spread | None) -> dict[str, Any]:
+    """How transformers is told to spread a model; it needs accelerate for that."""
+    if spread is None:
+        return {}
+    if importlib.util.find_spec("accelerate") is None:
+        raise UserError("model.spread needs accelerate; pip install 'unweave[large]'")
+    if spread == "devices":
+        return {"device_map": "auto"}
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto"), "device_mesh": spread}
 
 
 def _source(name: str) -> str:

@@ -33,13 +33,13 @@ def promoted_and_suppressed(
     if to_stream is None or norm is None:
         return None
     n_tokens = min(n_tokens, model.n_vocabulary)
-    unembedding = model.model.get_output_embeddings().weight.float()
+    unembedding = _whole(model.model.get_output_embeddings().weight).to(directions.device)
     up, down = [], []
     for part in directions.split(_LATENTS_AT_ONCE):
         stream = part.float() if isinstance(to_stream, nn.Identity) else part.float() @ _input_major(to_stream)
         if isinstance(norm, nn.LayerNorm):
             stream = stream - stream.mean(1, keepdim=True)
-        logits = (stream * norm.weight.float()) @ unembedding.T
+        logits = (stream * _whole(norm.weight).to(stream.device)) @ unembedding.T
         up.append(logits.topk(n_tokens, dim=1))
         down.append(logits.topk(n_tokens, dim=1, largest=False))
     tables = [
@@ -60,5 +60,10 @@ def _to_stream(model: LanguageModel, site: str) -> nn.Module | None:
 
 
 def _input_major(module: Any) -> Float[Tensor, "I O"]:
-    weight: Tensor = module.weight.float()
+    weight = _whole(module.weight)
     return weight.T if isinstance(module, nn.Linear) else weight  # GPT-2's Conv1D keeps [in, out]
+
+
+def _whole(weight: Any) -> Tensor:
+    """In float32; of a model that is spread over processes, with the parts of all of them."""
+    return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).float()

@@ -20,7 +20,7 @@ from unweave.storage.latent_index import write_latents
 from unweave.storage.run_folder import Run, write_json
 from unweave.types import TokenBatch
 
-_MEASURING = ("evaluation.", "text.", "model.device", "model.sequences")
+_MEASURING = ("evaluation.", "text.", "model.device", "model.sequences", "model.spread")
 """Beginnings of the settings that may differ from those of the training."""
 
 _SPLICE_SEQUENCES = 8

@@ -3,7 +3,7 @@
 import importlib.resources
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
@@ -29,7 +29,10 @@ class ModelConfig:
     dtype: str = "float32"
     """Precision of the model: float32, bfloat16 or float16. Coders are float32."""
     sequences: int = 32
-    """Sequences per forward pass."""
+    """Sequences that are read at once; a CPU takes them through the model a few at a time."""
+    spread: Literal["no", "devices", "processes"] = "no"
+    """For a model that is larger than one device: over all devices of this machine, or over the processes that have the
+    same rows, of which there are ``training.latent_parts``."""
 
     def __post_init__(self) -> None:
         if self.sequences < 1:
@@ -127,6 +130,11 @@ class Recipe:
             raise UserError(f"a coder with a target reads one site, got {len(self.sites)}; leave target empty")
         if self.skip and not self.target:
             raise UserError("skip=true needs a target: a path from a site to itself would explain everything")
+        if self.model.spread == "processes" and self.training.latent_parts == 1:
+            raise UserError(
+                'model.spread="processes" spreads the model over those that have parts of the latents; '
+                "set training.latent_parts to their number"
+            )
         if self.objective.needs_model:
             self._check_sequences()
 

@@ -12,7 +12,7 @@ from unweave.pipelines.processes import joined_ranks, process_number
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Plan, read_plan
 from unweave.pipelines.row_source import open_source
-from unweave.pipelines.run_plan import own_part, train_and_measure
+from unweave.pipelines.run_plan import train_and_measure
 from unweave.pipelines.sweep import write_sweep
 from unweave.pipelines.training_run import new_training_run, resumed_training_run
 from unweave.storage.checkpoints import newest_checkpoint
@@ -49,7 +49,7 @@ def resume(
                 f"{str(path)!r} is complete: all {n_steps:,} steps are done; `unweave evaluate` measures it anew"
             )
         with watch.waiting("loading the model and the text"):
-            source = open_source(plan, watch.say, own_part(ranks))
+            source = open_source(plan, watch.say, ranks)
             if checkpoint is None:
                 run = new_training_run(plan, source, ranks)
             else:

@@ -16,6 +16,7 @@ from unweave.errors import UserError, nearest
 from unweave.formats.documents import Told
 from unweave.pipelines.recipe import Plan, Recipe
 from unweave.pipelines.workbench import Places, Workbench, device_of, set_up
+from unweave.training.ranks import Ranks
 from unweave.types import Part, Rows, TextPosition
 
 
@@ -33,6 +34,11 @@ class RowSource(ABC):
         """All sites whose rows are needed."""
         names = itertools.chain.from_iterable(places.reads + places.writes for places in self.places.values())
         return list(dict.fromkeys(names))
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether the model is spread over processes, so that none can run it alone."""
+        return not self.recipe.cache and self.recipe.model.spread == "processes"
 
     @property
     @abstractmethod
@@ -167,16 +173,22 @@ class CachedRows(RowSource):
         return f"{self._shards.n_rows:,} rows of {self.model_name} at {', '.join(self.sites)} from {self.recipe.cache}"
 
 
-def open_source(plan: Plan, told: Told | None = None, part: Part = EVERYTHING) -> RowSource:
-    """The rows of a plan, or a part of them; ``told`` hears of every text that ends and is read again.
+def open_source(plan: Plan, told: Told | None = None, ranks: Ranks | None = None) -> RowSource:
+    """The rows of a plan, or this process' part of them; ``told`` hears of every text that ends and is read again.
+
+    Processes that share a model read the same text, others each its own.
 
     Raises ``UserError`` for what is wrong with the model, the text, a site or the cache.
     """
+    part = EVERYTHING
+    if ranks is not None:
+        shares_model = not plan.recipe.cache and plan.recipe.model.spread == "processes"
+        part = Part(ranks.row_part, ranks.n_row_parts) if shares_model else Part(ranks.rank, ranks.count)
     if plan.recipe.cache:
         shards = Shards(plan.recipe.cache)
         places = {name: _places(job.recipe, shards) for name, job in plan.jobs.items()}
         return CachedRows(plan.recipe, places, shards, part)
-    bench = set_up(plan.recipe)
+    bench = set_up(plan.recipe, ranks)
     return ModelRows(bench, {name: bench.places(job.recipe) for name, job in plan.jobs.items()}, told, part)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from unweave.activations.shards import EVERYTHING
 from unweave.coders import Origin, SparseCoder
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
@@ -26,9 +26,7 @@ from unweave.storage.checkpoints import newest_checkpoint
 from unweave.storage.parts import write_coder_in_parts
 from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, partial_folder, write_json
 from unweave.training.loop import finish
-from unweave.training.ranks import Ranks
 from unweave.training.step import NotFinite
-from unweave.types import Part
 
 
 def default_folder(recipe: str | Path, out: str | Path | None) -> Path:
@@ -46,7 +44,7 @@ def run_plan(plan: Plan, out: Path, watch: Watch, *, overwrite: bool = False) ->
         check_free(out, overwrite=overwrite)
     with joined_ranks(plan.recipe.training.latent_parts) as ranks:
         with watch.waiting("loading the model and the text"):
-            source = open_source(plan, watch.say, own_part(ranks))
+            source = open_source(plan, watch.say, ranks)
             run = new_training_run(plan, source, ranks)
         new = new_run_folder(out, overwrite=overwrite) if is_first else nullcontext(partial_folder(out))
         with new as folder:
@@ -54,11 +52,6 @@ def run_plan(plan: Plan, out: Path, watch: Watch, *, overwrite: bool = False) ->
                 write_atomically(folder / "config.toml", plan.to_toml())
             train_and_measure(folder, out.name, run, source, watch)
     return out
-
-
-def own_part(ranks: Ranks | None) -> Part:
-    """This process' share of the rows."""
-    return EVERYTHING if ranks is None else Part(ranks.rank, ranks.count)
 
 
 def coder_folders(folder: Path, plan: Plan) -> dict[str, Path]:
@@ -69,12 +62,13 @@ def coder_folders(folder: Path, plan: Plan) -> dict[str, Path]:
 def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSource, watch: Watch) -> None:
     """Train to the end, then measure and report every coder; ``folder`` is where the run is until it is whole.
 
-    Of several processes the first measures alone, and the others end.
+    Of several processes the first measures alone, and the others end; where they share a model, all of them run it.
     """
     started = time.time()
     watch.say(source.describe())
     folders = coder_folders(folder, run.plan)
-    if source.part.number == 0:
+    is_first = process_number() == 0
+    if is_first:
         for coder_name, path in folders.items():
             write_atomically(path / "config.toml", run.plan.jobs[coder_name].to_toml())
     if run.ranks is not None:
@@ -85,9 +79,10 @@ def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSour
         _write_trained(folders, run, source)
         raise NotFinite(f"{error}; {_kept(folder, run.plan)}") from error
     coders = _write_trained(folders, run, source)
-    leave(run.ranks)
+    if not source.shares_model:
+        leave(run.ranks)
     trained = time.time()
-    for coder_name, path in folders.items():
+    for coder_name, path in folders.items() if is_first else ():
         facts = _manifest(run.plan.jobs[coder_name], run.n_rows) | source.facts()
         write_json(path / "manifest.json", facts | {"seconds_training": trained - started})
     try:
@@ -98,7 +93,11 @@ def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSour
             raise
         watch.say(f"trained but not measured: {error}; `unweave evaluate` on the run does it where the model is")
     else:
-        measure_into({folders[coder_name]: coder for coder_name, coder in coders.items()}, bench, watch)
+        with TemporaryDirectory() as nowhere:
+            where = folders if is_first else {coder_name: Path(nowhere, coder_name) for coder_name in folders}
+            measure_into({where[coder_name]: coder for coder_name, coder in coders.items()}, bench, watch)
+        if source.shares_model:
+            leave(run.ranks)
         with watch.waiting("writing the report"):
             for coder_name, path in folders.items():
                 write_report(Run(path), name=coder_name if run.plan.is_grid else name)
@@ -115,9 +114,9 @@ def _write_trained(folders: Mapping[str, Path], run: TrainingRun, source: RowSou
         coder.origin = Origin(source.model_name)
         if ranks is not None and ranks.n_latent_parts > 1:
             write_coder_in_parts(folder, coder, ranks)
-            if ranks.rank == 0:
+            if ranks.rank == 0 or source.shares_model:
                 coders[trainee.name] = read_coder(folder).to(source.device)
-        elif source.part.number == 0:
+        elif process_number() == 0:
             write_coder(folder, coder)
     return coders
 

@@ -18,6 +18,7 @@ from unweave.errors import UserError
 from unweave.pipelines.interrupt import stop_on_interrupt
 from unweave.pipelines.load import load
 from unweave.pipelines.logs import open_logs
+from unweave.pipelines.processes import process_number
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Job, Plan
 from unweave.pipelines.row_source import ModelRows, RowSource
@@ -57,8 +58,8 @@ class TrainingRun:
 
     def batches(self) -> Iterator[Batch]:
         """What steps are taken on, from where ``shuffle`` is."""
-        if self.ranks is not None and self.ranks.n_latent_parts > 1:
-            ranks = self.ranks
+        ranks = self.ranks
+        if ranks is not None and ranks.n_latent_parts > 1 and not self.source.shares_model:
             return ({site: ranks.rows_of_part(x) for site, x in batch.items()} for batch in self.shuffle)
         spliced = [trainee.objective for trainee in self.trainees if isinstance(trainee.objective, Spliced)]
         if not spliced:
@@ -72,6 +73,8 @@ class TrainingRun:
         state = {f"{t.name}/{key}": value for t in self.trainees for key, value in t.state().items()}
         per_latent = [f"{t.name}/{key}" for t in self.trainees for key in t.names_per_latent()]
         every_after = [list(after)] if self.ranks is None else self.ranks.all_of([list(after)])
+        if self.source.shares_model:
+            every_after = every_after[:: len(every_after) // self.source.part.of]
         facts = {"rows": self.n_rows, "after": every_after, "source": self.source.identity}
         return Checkpoint(self.n_done, state, self.shuffle.state(), facts, per_latent)
 
@@ -87,10 +90,10 @@ def new_training_run(plan: Plan, source: RowSource, ranks: Ranks | None = None) 
     n_wanted = min(_SAMPLE_ROWS, plan.recipe.training.rows) // source.part.of
     while sum(map(len, first)) < n_wanted:
         first.append(next(rows))
-    n_sample = _SAMPLE_ROWS if ranks is None else n_wanted
-    sample = {site: torch.cat([batch.activations[site] for batch in first])[:n_sample].float() for site in source.sites}
+    sample = {site: torch.cat([batch.activations[site] for batch in first])[:n_wanted].float() for site in source.sites}
     if ranks is not None:
-        sample = {site: ranks.rows_of_all(x) for site, x in sample.items()}
+        gathered = ranks.rows_of_row_parts if source.shares_model else ranks.rows_of_all
+        sample = {site: gathered(x) for site, x in sample.items()}
     widths = {site: x.shape[1] for site, x in sample.items()}
     trainees = []
     for name, job in plan.jobs.items():
@@ -116,7 +119,7 @@ def resumed_training_run(
     device = source.device
     items = _stream(plan, source, _goes_on(checkpoint.facts["after"], source.part))
     shuffle = _shuffle(plan, source, items, checkpoint.step)
-    if checkpoint.rows:
+    if checkpoint.rows and len(checkpoint.facts["after"]) == source.part.of:
         shuffle.load_state({name: _on(device, name, x) for name, x in checkpoint.rows.items()})
     widths = {site: source.width(site) for site in source.sites}
     trainees = []
@@ -139,7 +142,7 @@ def train_into(folder: Path, coder_folders: Mapping[str, Path], run: TrainingRun
     started, rows_before = time.time(), run.n_rows
     with ExitStack() as stack:
         logs = []
-        if run.source.part.number == 0:
+        if process_number() == 0:
             logs = open_logs(stack, run.plan.recipe.logging, folder, coder_folders, run.plan, run.n_done)
         bar = stack.enter_context(watch.bar("training", config.rows))
         interrupt = stack.enter_context(stop_on_interrupt())
@@ -198,7 +201,7 @@ class _Keeper:
             return
         self.failed = False
         rolling = [path for path in checkpoints(self.folder) if _step(path) not in self.planned]
-        if self.run.source.part.number == 0:
+        if process_number() == 0:
             for path in rolling[:-_ROLLING]:
                 shutil.rmtree(path)
 

@@ -18,7 +18,11 @@ from unweave.models.language_model import LanguageModel
 from unweave.models.tokenising import tokenised
 from unweave.models.tokens import check_context, pack
 from unweave.pipelines.recipe import Recipe
+from unweave.training.ranks import Ranks
 from unweave.types import Document, Part, Rows, TextPosition, TokenBatch
+
+_WHOLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
+"""Points of a block where each process has all of the activations of a model that is spread over processes."""
 
 
 class Places(NamedTuple):
@@ -80,16 +84,27 @@ class Workbench:
         return rows_of(batch, self.model.capture(batch.token_ids, sites), max_norm=self.recipe.packing.max_norm)
 
 
-def set_up(recipe: Recipe) -> Workbench:
+def set_up(recipe: Recipe, ranks: Ranks | None = None) -> Workbench:
     """Load the model and the text; what can be wrong with either is found here, before work begins."""
+    spread = None if recipe.model.spread == "no" else "devices"
+    if recipe.model.spread == "processes":
+        if ranks is None:
+            raise UserError('model.spread="processes" is for a training by torchrun; set model.spread=no')
+        spread = ranks.mesh_of_latents
     device = device_of(recipe)
-    model = LanguageModel.load(recipe.model.name, device=device, dtype=recipe.model.dtype)
+    model = LanguageModel.load(recipe.model.name, device=device, dtype=recipe.model.dtype, spread=spread)
     check_context(model, recipe.packing)
     bench = Workbench(recipe, model, read_corpus(recipe.text, model.tokenizer))
-    bench.places(recipe)
+    _check_whole(bench.places(recipe), recipe)
     for part, documents in (("to train on", bench.corpus.train), ("held out", bench.corpus.held_out)):
         _check_text(bench, part, documents)
     return bench
+
+
+def _check_whole(places: Places, recipe: Recipe) -> None:
+    for site in places.reads + places.writes if recipe.model.spread == "processes" else ():
+        if site.rpartition(".")[2] not in _WHOLE:
+            raise UserError(f"at {site} each process has a part of the activations; set model.spread to devices or no")
 
 
 def device_of(recipe: Recipe) -> str:

@@ -124,6 +124,19 @@ class Ranks(Peers):
 
         return DeviceMesh("cpu", torch.arange(self.count).view(self.n_row_parts, self.n_latent_parts))
 
+    @cached_property
+    def mesh_of_latents(self) -> "DeviceMesh":
+        """The processes that have the same rows, for a model that is spread over them."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        grid = torch.arange(self.count).view(self.n_row_parts, self.n_latent_parts)
+        return DeviceMesh(device, grid, mesh_dim_names=("rows", "latents"))["latents"]
+
+    def rows_of_row_parts(self, rows_BD: Float[Tensor, "b D"]) -> Float[Tensor, "B D"]:
+        """The rows of all parts, of which each has as many; processes of one part bring the same."""
+        return torch.cat(_gathered(rows_BD, self._same_latents))
+
     def agree(self, wish: bool) -> bool:
         """Whether any process has this wish."""
         return bool(_reduced(torch.tensor([wish]).byte(), dist.ReduceOp.MAX, self._everyone))
