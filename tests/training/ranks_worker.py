@@ -24,6 +24,7 @@ CONFIG = TrainingConfig(rows=14 * 64, batch=64, buffer=128, lr=1e-2, dead_window
 CASES = {
     "topk": ("topk", "sae", {"k": 4, "k_aux": 6}),
     "topk, multi": ("topk", "sae", {"k": 4, "multi_k": 3, "k_start": 8}),
+    "topk, no momentum": ("topk", "sae", {"k": 2, "aux_coefficient": 0.0}),
     "topk, transcoder": ("topk", "skip_transcoder", {"k": 4}),
     "batch_topk": ("batch_topk", "sae", {"k": 3.5}),
     "batch_topk, crosscoder": ("batch_topk", "crosscoder", {"k": 4.0}),
@@ -38,6 +39,8 @@ CASES = {
 }
 FEW = ("topk", "batch_topk", "jumprelu, target", "relu")
 """Cases for more than two processes."""
+NO_MOMENTUM = ("topk, no momentum",)
+"""Cases with beta1 = 0."""
 N_QUIET = 9
 """Latents, all in the first part, that lose every selection by size, so that losses for dead latents take part."""
 
@@ -47,7 +50,8 @@ def new_case(name: str, ranks: Ranks | None = None) -> Trainee:
     architecture, wiring, settings = CASES[name]
     coder = runs.new_coder(architecture, runs.WIRINGS[wiring], n_latents=64, **settings).double()
     sample = {site: rows.double() for site, rows in runs.sample().items()}
-    trainee = new_trainee(name, coder, sample, replace(CONFIG, average=0.8), ranks)
+    config = replace(CONFIG, average=0.8, beta1=0.0 if name in NO_MOMENTUM else CONFIG.beta1)
+    trainee = new_trainee(name, coder, sample, config, ranks)
     if ranks is None or ranks.latent_part == 0:
         with torch.no_grad():
             coder.W_enc[:N_QUIET] *= 1e-3

@@ -26,6 +26,9 @@ CASES += [("topk", {"input_scale": "whiten"}, {"optimizer": "muon", "accumulate"
 CASES += [
     ("relu", {}, {"optimizer": "sign_sgd", "lr": 1e-3}),
     ("gated", {}, {"optimizer": "adamw", "weight_decay": 0.1}),
+    ("gated", {}, {"optimizer": "adamw", "weight_decay": 0.1, "beta1": 0.0}),
+    ("topk", {"aux_coefficient": 0.0}, {"beta1": 0.0, "batch": 8, "rows": 30 * 8}),
+    ("relu", {}, {"beta1": 0.0, "resample_at": (0.3,), "resample_rows": 100, "dead_window": 64}),
 ]
 CASES += [
     ("batch_topk", {}, {"resample_at": (0.3, 0.7), "resample_rows": 100, "resample_warm_up": 0.3, "restarts": 1}),
@@ -82,7 +85,7 @@ def test_steps_up_to_a_cut_saved_loaded_and_the_others_are_all_steps(
     assert ours.keys() == theirs.keys()
     for key, tensor in theirs.items():
         assert torch.equal(ours[key], tensor) and ours[key].dtype == tensor.dtype, key
-    assert expected[-1].rows == n_steps * 64
+    assert expected[-1].rows == n_steps * config.batch
     if config.resample_at:
         assert straight.resampled >= 0
 

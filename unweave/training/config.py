@@ -37,7 +37,8 @@ class TrainingConfig:
     restarts: int = 0
     """How many more times the cycle of warm-up and decay is repeated within the run (Loshchilov and Hutter 2017)."""
     beta1: float = 0.9
-    """Decay of the mean gradient, which is also muon's momentum."""
+    """Decay of the mean gradient, which is also muon's momentum. At 0 adam and adamw keep no mean, and adam does not
+    visit the rows of latents that have no gradient in a step, with the same result."""
     beta2: float = 0.999
     """Decay of the mean squared gradient."""
     weight_decay: float = 0.0

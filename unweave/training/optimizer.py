@@ -5,12 +5,14 @@ their norm after it (Bricken et al. 2023, Gao et al. 2024). Rows of norm at most
 step where it is longer, and free rows are left alone. A step whose gradient is not finite changes nothing.
 
 Adam is Kingma and Ba 2015, algorithm 1. With ``weight_decay`` each parameter loses first that share of itself, times
-the learning rate (AdamW, Loshchilov and Hutter 2019); unit rows do not, as it would be undone at once.
+the learning rate (AdamW, Loshchilov and Hutter 2019); unit rows do not, as it would be undone at once. At beta1 = 0 no
+mean gradient is kept, and without weight decay a row whose gradient is all zero is not visited: its step would be zero,
+and v <- beta2^n v makes up, at the next step with a gradient, for the n that its second moment missed.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -28,10 +30,12 @@ class Moments:
 
     mean: Tensor | None = None
     square: Tensor | None = None
+    missed: Tensor | None = None
+    """How many steps each row was not visited since its last; only where such rows need no step."""
 
     def named(self) -> dict[str, Tensor]:
-        both = {"mean": self.mean, "square": self.square}
-        return {name: tensor for name, tensor in both.items() if tensor is not None}
+        every = {"mean": self.mean, "square": self.square, "missed": self.missed}
+        return {name: tensor for name, tensor in every.items() if tensor is not None}
 
 
 class Stride(NamedTuple):
@@ -117,10 +121,10 @@ class CoderOptimizer(ABC):
         """Reset the moments of some latents, of every parameter that has a row or a number for each latent."""
         for name in names_per_latent(self.coder):
             for moment in self.moments[name].named().values():
-                moment[latents] = 0.0
+                moment[latents] = 0
 
     def state(self) -> dict[str, Tensor]:
-        """All moments, as ``<parameter>.mean`` and ``<parameter>.square``, and ``n_steps``."""
+        """All moments, as ``<parameter>.mean``, ``.square`` and ``.missed``, those that there are, and ``n_steps``."""
         moments = {f"{of}.{name}": m for of, moments in self.moments.items() for name, m in moments.named().items()}
         return moments | {"n_steps": torch.tensor(self.n_steps)}
 
@@ -139,13 +143,18 @@ class CoderAdam(CoderOptimizer):
     def __init__(
         self, coder: SparseCoder, betas: tuple[float, float], eps: float = _EPS, weight_decay: float = 0.0
     ) -> None:
-        super().__init__(coder)
         self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay
+        super().__init__(coder)
 
     def no_moments(self, parameter: Tensor) -> Moments:
-        return both_moments(parameter)
+        if self.betas[0] > 0:
+            return both_moments(parameter)
+        if parameter.ndim < 2 or self.weight_decay > 0:
+            return Moments(square=no_mean(parameter))
+        missed = torch.zeros(parameter.shape[:-1], dtype=torch.int32, device=parameter.device)
+        return Moments(square=no_mean(parameter), missed=missed)
 
     def change(self, weights: Tensor, gradient: Tensor, moments: Moments, stride: Stride) -> None:
         if self.weight_decay > 0 and stride.norm != "unit":
@@ -162,11 +171,12 @@ def adam(
     eps: float = _EPS,
 ) -> None:
     """A step of Adam in place, on a tensor of any rank, with its last axis as the width of rows."""
-    assert moments.mean is not None and moments.square is not None
+    assert moments.square is not None
     width = gradient.shape[-1] if gradient.ndim else 1
-    changed = (weights, moments.mean, moments.square)
-    rows, mean, square = (tensor.view(-1, width) for tensor in changed)  # a copy would swallow the step
-    options = {"lr": stride.lr, "step": stride.step, "norm": stride.norm}
+    rows, square = weights.view(-1, width), moments.square.view(-1, width)  # a copy would swallow the step
+    mean = None if moments.mean is None else moments.mean.view(-1, width)
+    missed = None if moments.missed is None else moments.missed.view(-1)
+    options: dict[str, Any] = {"lr": stride.lr, "step": stride.step, "norm": stride.norm, "missed": missed}
     adam_rows(
         rows, gradient.reshape(-1, width), mean, square, stride.scale, stride.along, betas=betas, eps=eps, **options
     )

@@ -109,6 +109,10 @@ def _use_all(dtype: torch.dtype) -> None:
         _, along = radial_parts(weights[0], weights[1])
         adam_rows(*weights, one, along, norm="unit", **options)
         adam_rows(*weights, one, None, norm="free", **options)
+        lazy: dict[str, Any] = options | {"betas": (0.0, 0.99), "missed": torch.zeros(8, dtype=torch.int32)}
+        for norm in ("unit", "free"):
+            adam_rows(*weights[:2], None, weights[3], one, along, norm=norm, **lazy)
+        adam_rows(*weights[:2], None, weights[3], one, None, norm="free", **lazy | {"missed": None})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """An Adam step on the rows of a matrix: update, decoder projection and renormalisation in one pass over memory."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.kernels.adam_rows import reference
@@ -26,7 +26,7 @@ def radial_parts(gradient: Float[Tensor, "N D"], weights: Float[Tensor, "N D"]) 
 def adam_rows(
     weights: Float[Tensor, "N D"],
     gradient: Float[Tensor, "N D"],
-    mean: Float[Tensor, "N D"],
+    mean: Float[Tensor, "N D"] | None,
     square: Float[Tensor, "N D"],
     scale: Float[Tensor, ""],
     along: Float[Tensor, " N"] | None,
@@ -36,13 +36,18 @@ def adam_rows(
     eps: float,
     step: int,
     norm: str,
+    missed: Int[Tensor, " N"] | None = None,
 ) -> None:
     """Kingma and Ba 2015, algorithm 1, in place, with the gradient times ``scale``; nothing where that is not finite.
 
     ``along``: the part of each row's gradient along its weights, which is removed. ``norm``: rows are divided by their
-    norm afterwards where it is ``unit``, and where it is ``at_most_one`` if they are longer than 1.
+    norm afterwards where it is ``unit``, and where it is ``at_most_one`` if they are longer than 1. ``mean`` may be
+    missing where its decay is 0. With ``missed``, which needs that, a row whose gradient is all zero is left as it is
+    and its ``missed`` goes up by one; a later step makes up for what its ``square`` missed and sets it to 0.
     """
-    options = {"lr": lr, "betas": betas, "eps": eps, "step": step, "norm": norm}
+    assert mean is not None or betas[0] == 0, "without a mean there is no memory of it"
+    assert mean is None or missed is None, "a mean moves rows that have no gradient"
+    options = {"lr": lr, "betas": betas, "eps": eps, "step": step, "norm": norm, "missed": missed}
     if on_gpu(weights):
         from unweave.kernels.adam_rows import gpu
 

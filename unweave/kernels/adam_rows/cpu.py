@@ -4,6 +4,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 from torch import Tensor
 
 from unweave.kernels.compiled import array, dot, loop, parallel
@@ -19,18 +20,32 @@ def radial_parts(gradient: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adam_rows(
-    weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, scale: Tensor, along: Tensor | None, **options: Any
+    weights: Tensor,
+    gradient: Tensor,
+    mean: Tensor | None,
+    square: Tensor,
+    scale: Tensor,
+    along: Tensor | None,
+    **options: Any,
 ) -> None:
     """See the reference."""
     if not bool(scale.isfinite()):
         return
-    assert all(tensor.is_contiguous() for tensor in (weights, mean, square))
+    missed: Tensor | None = options["missed"]
+    changed = [tensor for tensor in (weights, mean, square, missed) if tensor is not None]
+    assert all(tensor.is_contiguous() for tensor in changed)
     number = array(weights).dtype.type
     (beta1, beta2), step = options["betas"], options["step"]
     corrections = options["lr"] / (1 - beta1**step), 1 / (1 - beta2**step)
-    numbers = map(number, (scale.item(), beta1, beta2, *corrections, options["eps"], _LONGEST[options["norm"]]))
+    after = *corrections, options["eps"], _LONGEST[options["norm"]]
     parts = gradient.new_zeros(len(gradient)) if along is None else along
-    _adam_rows(*map(array, (weights, gradient, mean, square, parts)), *numbers)
+    if mean is not None:
+        numbers = map(number, (scale.item(), beta1, beta2, *after))
+        _adam_rows(*map(array, (weights, gradient, mean, square, parts)), *numbers)
+        return
+    steps = torch.zeros(len(weights), dtype=torch.int32) if missed is None else missed
+    numbers = map(number, (scale.item(), *after))
+    _square_rows(*map(array, (weights, gradient, square, steps, parts)), missed is not None, beta2, *numbers)
 
 
 @parallel
@@ -47,12 +62,41 @@ def _adam_rows(weights, gradient, mean, square, along, scale, beta1, beta2, rate
     for i in numba.prange(weights.shape[0]):
         w = weights[i]
         _adam(w, gradient[i], mean[i], square[i], along[i], scale, beta1, beta2, rate, unbias, eps)
-        if longest < np.inf:
-            length = max(np.sqrt(dot(w, w)), weights.dtype.type(1e-12))
-            if length > longest:
-                factor = 1 / length
-                for d in range(w.shape[0]):
-                    w[d] *= factor
+        _shorten(w, longest)
+
+
+@parallel
+def _square_rows(weights, gradient, square, missed, along, skips, beta2, scale, rate, unbias, eps, longest):  # type: ignore[no-untyped-def]
+    number = weights.dtype.type
+    for i in numba.prange(weights.shape[0]):
+        w, g = weights[i], gradient[i]
+        if skips and not _is_touched(g):
+            missed[i] += 1
+        else:
+            decay, fresh = number(beta2 ** float(missed[i] + 1)), number(1 - beta2)
+            missed[i] = 0
+            _adam_of_square(w, g, square[i], along[i], scale, decay, fresh, rate, unbias, eps)
+            _shorten(w, longest)
+
+
+@loop
+def _is_touched(g):  # type: ignore[no-untyped-def]
+    if g[0] != 0:
+        return True
+    total = abs(g[0])  # not of squares, which may underflow
+    for d in range(1, g.shape[0]):
+        total += abs(g[d])
+    return total != 0
+
+
+@loop
+def _shorten(w, longest):  # type: ignore[no-untyped-def]
+    if longest < np.inf:
+        length = max(np.sqrt(dot(w, w)), w.dtype.type(1e-12))
+        if length > longest:
+            factor = 1 / length
+            for d in range(w.shape[0]):
+                w[d] *= factor
 
 
 @loop
@@ -62,3 +106,11 @@ def _adam(w, g, m, v, along, scale, beta1, beta2, rate, unbias, eps):  # type: i
         m[d] += (1 - beta1) * (used - m[d])
         v[d] = beta2 * v[d] + (1 - beta2) * used * used
         w[d] -= rate * m[d] / (np.sqrt(v[d] * unbias) + eps)
+
+
+@loop
+def _adam_of_square(w, g, v, along, scale, decay, fresh, rate, unbias, eps):  # type: ignore[no-untyped-def]
+    for d in range(w.shape[0]):
+        used = (g[d] - along * w[d]) * scale
+        v[d] = decay * v[d] + fresh * used * used
+        w[d] -= rate * used / (np.sqrt(v[d] * unbias) + eps)

@@ -2,7 +2,8 @@
 
 Each number is read and written once. Sums and updates are made in float32 (float64 for float64), whatever types the
 weights, gradients and moments have. The scale stays on the device: where it is not finite, everything is masked.
-Rows longer than ``LONGEST`` are updated in blocks and renormalised by a second pass.
+Rows longer than ``LONGEST`` are updated in blocks and renormalised by a second pass. Where rows may be left alone, a
+pass before reads the gradients and says by which factor a row's second moment decays, or -1 for rows without gradient.
 """
 
 import math
@@ -38,21 +39,32 @@ def radial_parts(gradient: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def adam_rows(
-    weights: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, scale: Tensor, along: Tensor | None, **options: Any
+    weights: Tensor,
+    gradient: Tensor,
+    mean: Tensor | None,
+    square: Tensor,
+    scale: Tensor,
+    along: Tensor | None,
+    **options: Any,
 ) -> None:
     """See the reference. Numbers of the step are rounded to float32."""
-    assert all(tensor.is_contiguous() for tensor in (weights, mean, square))
+    missed: Tensor | None = options["missed"]
+    changed = [tensor for tensor in (weights, mean, square, missed) if tensor is not None]
+    assert all(tensor.is_contiguous() for tensor in changed)
+    gradient = gradient.contiguous()
     (beta1, beta2), step, norm = options["betas"], options["step"], options["norm"]
     n, width = weights.shape
     keeps_whole = norm != "free" and width <= LONGEST
     block = power_of_2(width) if keeps_whole else block_of(width, 1024)
+    decays = None if missed is None else _decays(gradient, missed, scale, beta2, weights)
     _adam[(n, ceil_div(width, block))](
         weights,
-        gradient.contiguous(),
-        mean,
+        gradient,
+        square if mean is None else mean,
         square,
         scale,
         weights if along is None else along,
+        weights if decays is None else decays,
         width,
         beta1,
         1 - beta1,
@@ -62,6 +74,8 @@ def adam_rows(
         1 / (1 - beta2**step),
         options["eps"],
         _NORM[norm],
+        REMEMBERS=mean is not None,
+        SKIPS=decays is not None,
         PROJECTS=along is not None,
         NORMALISES=keeps_whole,
         BLOCK=block,
@@ -69,7 +83,38 @@ def adam_rows(
         num_warps=n_warps(block, 8),
     )
     if norm != "free" and not keeps_whole:
-        _renormalise[(n,)](weights, scale, width, _NORM[norm], BLOCK=1024, SUM=sum_type(weights), num_warps=4)
+        _renormalise[(n,)](
+            weights,
+            scale,
+            weights if decays is None else decays,
+            width,
+            _NORM[norm],
+            SKIPS=decays is not None,
+            BLOCK=1024,
+            SUM=sum_type(weights),
+            num_warps=4,
+        )
+
+
+def _decays(gradient: Tensor, missed: Tensor, scale: Tensor, beta2: float, weights: Tensor) -> Tensor:
+    """By what the second moment of each row with a gradient is multiplied, -1 for the others; counts the step."""
+    n, width = gradient.shape
+    decays = torch.empty(n, dtype=wide(weights), device=weights.device)
+    block = block_of(width, 1024)
+    log = math.log2(beta2) if beta2 > 0 else 0.0
+    _count[(n,)](
+        gradient,
+        missed,
+        decays,
+        scale,
+        width,
+        beta2,
+        log,
+        BLOCK=block,
+        SUM=sum_type(weights),
+        num_warps=n_warps(block, 8),
+    )
+    return decays
 
 
 @program
@@ -94,6 +139,24 @@ def _radial_parts(  # type: ignore[no-untyped-def]
 
 
 @program
+def _count(  # type: ignore[no-untyped-def]
+    gradient, missed, decays, scale, width, beta2, log, BLOCK: tl.constexpr, SUM: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64)
+    n_touched = tl.zeros((BLOCK,), tl.int32)
+    for first in range(0, width, BLOCK):
+        column = first + tl.arange(0, BLOCK)
+        g = tl.load(gradient + row * width + column, mask=column < width, other=0.0)
+        n_touched += (g != 0).to(tl.int32)
+    is_touched = tl.sum(n_touched, 0) > 0
+    steps = tl.load(missed + row)
+    decay = beta2 * tl.exp2(steps.to(SUM) * log)
+    tl.store(decays + row, tl.where(is_touched, decay, -1.0))
+    is_finite = tl.abs(tl.load(scale).to(SUM)) < float("inf")
+    tl.store(missed + row, tl.where(is_touched, 0, steps + 1), mask=is_finite)
+
+
+@program
 def _adam(  # type: ignore[no-untyped-def]
     weights,
     gradient,
@@ -101,6 +164,7 @@ def _adam(  # type: ignore[no-untyped-def]
     square,
     scale,
     along,
+    decays,
     width,
     beta1,
     fresh1,
@@ -110,6 +174,8 @@ def _adam(  # type: ignore[no-untyped-def]
     unbias,
     eps,
     longest,
+    REMEMBERS: tl.constexpr,
+    SKIPS: tl.constexpr,
     PROJECTS: tl.constexpr,
     NORMALISES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -119,28 +185,35 @@ def _adam(  # type: ignore[no-untyped-def]
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     place = row * width + column
     factor = tl.load(scale).to(SUM)
-    inside = column < tl.where(tl.abs(factor) < float("inf"), width, 0)
+    end = tl.where(tl.abs(factor) < float("inf"), width, 0)
+    decay = beta2
+    if SKIPS:
+        decay = tl.load(decays + row)
+        end = tl.where(decay < 0, 0, end)
+    inside = column < end
     w = tl.load(weights + place, mask=inside, other=0.0).to(SUM)
     g = tl.load(gradient + place, mask=inside, other=0.0).to(SUM)
-    m = tl.load(mean + place, mask=inside, other=0.0).to(SUM)
     v = tl.load(square + place, mask=inside, other=0.0).to(SUM)
     if PROJECTS:
         g -= tl.load(along + row).to(SUM) * w
     g *= factor
-    m += fresh1 * (g - m)
-    v = beta2 * v + fresh2 * g * g
+    m = g
+    if REMEMBERS:
+        m = tl.load(mean + place, mask=inside, other=0.0).to(SUM)
+        m += fresh1 * (g - m)
+        tl.store(mean + place, m, mask=inside)
+    v = decay * v + fresh2 * g * g
     w -= rate * m / (tl.sqrt(v * unbias) + eps)
     if NORMALISES:
         length = tl.maximum(tl.sqrt(tl.sum(w * w, 0)), 1e-12)
         w *= tl.where(length > longest, 1 / length, 1.0)
     tl.store(weights + place, w, mask=inside)
-    tl.store(mean + place, m, mask=inside)
     tl.store(square + place, v, mask=inside)
 
 
 @program
 def _renormalise(  # type: ignore[no-untyped-def]
-    weights, scale, width, longest, BLOCK: tl.constexpr, SUM: tl.constexpr
+    weights, scale, decays, width, longest, SKIPS: tl.constexpr, BLOCK: tl.constexpr, SUM: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
     total = tl.zeros((BLOCK,), SUM)
@@ -150,6 +223,8 @@ def _renormalise(  # type: ignore[no-untyped-def]
         total += w * w
     length = tl.maximum(tl.sqrt(tl.sum(total, 0)), 1e-12)
     changes = (length > longest) & (tl.abs(tl.load(scale).to(SUM)) < float("inf"))
+    if SKIPS:
+        changes = changes & (tl.load(decays + row) >= 0)
     end = tl.where(changes, width, 0)
     for first in range(0, end, BLOCK):
         column = first + tl.arange(0, BLOCK)
