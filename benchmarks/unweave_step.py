@@ -69,6 +69,8 @@ def make_step(trainee: Trainee, shape: Shape, prepared: Prepared) -> Callable[[]
 
 
 def main() -> None:
+    from unweave.training.memory import freed_memory_kept
+
     told = worker_arguments()
     prepared = Prepared.load(told.data)
     x_BD = prepared.rows_ND[: told.shape.B]
@@ -85,10 +87,11 @@ def main() -> None:
         step = make_step(trainee, told.shape, prepared)
     driver.introduce(library="unweave", version=unweave.__version__)
     try:
-        while True:
-            turns.await_step()
-            assert step is not None, "a worker for the product alone was asked for a step"
-            step()
+        with freed_memory_kept():  # as the training loop does
+            while True:
+                turns.await_step()
+                assert step is not None, "a worker for the product alone was asked for a step"
+                step()
     except Finished:
         turns.take_leave(None if trainee is None else lambda: _outcome(trainee, x_BD))
     leave_at_once()

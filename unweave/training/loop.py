@@ -11,6 +11,7 @@ from unweave.coders.folding import fold_scaling
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
 from unweave.training.input_scale import estimate
+from unweave.training.memory import freed_memory_kept
 from unweave.training.objective import LOCAL, Batch, Objective, RowsBySite
 from unweave.training.ranks import Ranks
 from unweave.training.resampling import Draws, resample
@@ -91,16 +92,17 @@ def train(
         return
     resampling_steps = _resampling_steps(config)
     batches = iter(batches)
-    for step, batch in enumerate(batches, start):
-        if step in resampling_steps:
-            _resample(trainees, islice(batches, _n_resampling_batches(config)), step)
-        is_last = step + 1 >= config.n_steps
-        is_logged = is_last or step % config.log_every == 0
-        metrics = {t.name: take_step(t, batch, step, is_logged=is_logged) for t in trainees}
-        if is_logged:
-            yield Progress(step, (step + 1) * config.batch, metrics)
-        if is_last:
-            return
+    with freed_memory_kept():
+        for step, batch in enumerate(batches, start):
+            if step in resampling_steps:
+                _resample(trainees, islice(batches, _n_resampling_batches(config)), step)
+            is_last = step + 1 >= config.n_steps
+            is_logged = is_last or step % config.log_every == 0
+            metrics = {t.name: take_step(t, batch, step, is_logged=is_logged) for t in trainees}
+            if is_logged:
+                yield Progress(step, (step + 1) * config.batch, metrics)
+            if is_last:
+                return
 
 
 def batches_before(step: int, config: TrainingConfig) -> int:
