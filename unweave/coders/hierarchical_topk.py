@@ -19,6 +19,7 @@ from unweave.coders.dead_loss import aux_losses
 from unweave.coders.k_schedule import FallingKConfig, whole_k_at
 from unweave.coders.prefix_loss import prefix_loss
 from unweave.errors import UserError
+from unweave.kernels.device import constant
 from unweave.kernels.selection import TopKOfRow
 from unweave.types import Codes
 
@@ -55,7 +56,7 @@ class HierarchicalTopK(SparseCoder):
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         k = whole_k_at(self.config, moment.progress)
         codes = self.active(x_BD, TopKOfRow(k))
-        budgets = torch.tensor(sorted({*(self.config.budgets or range(1, k + 1)), k}), device=x_BD.device)
+        budgets = constant(tuple(sorted({*(self.config.budgets or range(1, k + 1)), k})), x_BD.device)
         groups_E = torch.bucketize(_rank_in_row(codes), budgets, right=True)
         order = (codes.row_ids * len(budgets) + groups_E).argsort(stable=True)
         ranked = Codes(codes.values[order], codes.latent_ids[order], codes.row_offsets, codes.n_latents)

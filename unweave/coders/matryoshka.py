@@ -30,6 +30,7 @@ from unweave.coders.k_schedule import k_at
 from unweave.coders.prefix_loss import prefix_loss
 from unweave.coders.wiring import Wiring
 from unweave.errors import UserError
+from unweave.kernels.device import constant
 from unweave.kernels.selection import Above, TopKOfBatch
 from unweave.types import Codes
 
@@ -83,7 +84,7 @@ class Matryoshka(SparseCoder):
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         codes = self.active(x_BD, TopKOfBatch(k_at(self.config, moment.progress)))
         follow_threshold(self.threshold, codes, self.config.threshold_decay, self.peers)
-        ends = torch.tensor(self.prefix_lengths(moment.progress), device=x_BD.device)
+        ends = constant(tuple(self.prefix_lengths(moment.progress)), x_BD.device)
         groups_E = torch.bucketize(codes.latent_ids, ends, right=True)
         mse, y_hat_BD = prefix_loss(self, codes, groups_E, len(ends), x_BD, y_BD)
         losses = {"prefix_mse": mse} | aux_losses(self, x_BD, y_BD, y_hat_BD, moment)
