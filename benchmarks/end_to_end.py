@@ -41,7 +41,7 @@ def main() -> None:
     told = _arguments()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        SHAPE["rows"] = told.rows
+        SHAPE.update(rows=told.rows, sequences=told.sequences)
         _write_inputs(folder)
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for _ in range(told.rounds):
@@ -146,6 +146,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, help="Python of the environment that holds the peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000, help="tokens to train on")
+    parser.add_argument("--sequences", type=int, default=32, help="sequences that the model is given at once")
     parser.add_argument("--json", type=Path, help="where to write all rows")
     return parser.parse_args()
 
