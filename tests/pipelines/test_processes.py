@@ -94,6 +94,7 @@ def test_the_run_holds_a_whole_coder_and_says_how_many_processes_made_it(undistu
     assert not any(path.name.startswith(".") for path in (run.path / "coder").iterdir())
 
 
+@pytest.mark.slow
 def test_processes_that_share_the_rows_make_the_same_coder(undisturbed: tuple[Path, Path]) -> None:
     recipe, run = undisturbed
     _train(2, recipe, "training.latent_parts=1", "--out", run.with_name("rows"))
@@ -161,9 +162,10 @@ def test_a_model_is_not_spread_over_one_process(words: list[str], message: str, 
     ("words", "message"),
     [
         (["training.latent_parts=3"], "training.latent_parts=3 must divide the number of processes, which is 2"),
-        (
+        pytest.param(
             ["model.spread=processes", "model.name={gpt2}", "packing.context=32"],
             "cannot load a language model from '{gpt2}': `tp_size=2` was requested, but `GPT2LMHeadModel`",
+            marks=pytest.mark.slow,
         ),
     ],
 )

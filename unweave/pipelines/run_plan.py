@@ -16,12 +16,13 @@ from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.formats.native import read_coder, write_coder
 from unweave.pipelines.evaluate import measure_into
+from unweave.pipelines.keeper import forget_checkpoints
 from unweave.pipelines.processes import joined_ranks, leave, process_count, process_number
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Job, Plan
 from unweave.pipelines.report import write_report
 from unweave.pipelines.row_source import RowSource, open_source
-from unweave.pipelines.training_run import TrainingRun, forget_checkpoints, new_training_run, train_into
+from unweave.pipelines.training_run import TrainingRun, new_training_run, train_into
 from unweave.storage.checkpoints import newest_checkpoint
 from unweave.storage.parts import write_coder_in_parts
 from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, partial_folder, write_json

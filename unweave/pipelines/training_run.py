@@ -1,7 +1,6 @@
 """All coders of a plan in training: set up from first rows or from a checkpoint, trained, logged, checkpointed."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from unweave.activations.shuffle import Shuffle
 from unweave.coders import Port, SparseCoder, Wiring, architecture
 from unweave.errors import UserError
 from unweave.pipelines.interrupt import stop_on_interrupt
+from unweave.pipelines.keeper import Keeper
 from unweave.pipelines.load import load
 from unweave.pipelines.logs import open_logs
 from unweave.pipelines.processes import process_number
@@ -23,7 +23,7 @@ from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Job, Plan
 from unweave.pipelines.row_source import ModelRows, RowSource
 from unweave.pipelines.workbench import Places
-from unweave.storage.checkpoints import Checkpoint, checkpoints, write_checkpoint
+from unweave.storage.checkpoints import Checkpoint
 from unweave.storage.run_folder import CHECKPOINTS
 from unweave.training import loop
 from unweave.training.end_to_end import Spliced, clean_passes
@@ -37,8 +37,6 @@ _SAMPLE_ROWS = 16_384
 """Rows from which the input scale and the mean row are estimated."""
 _SEED_STEP = 1_000_003
 """What sets the order of rows of one process apart from that of the next."""
-_ROLLING = 2
-"""Checkpoints that stay beside the new one's, in case it is damaged, the new one included."""
 
 
 @dataclass
@@ -138,7 +136,7 @@ def resumed_training_run(
 def train_into(folder: Path, coder_folders: Mapping[str, Path], run: TrainingRun, watch: Watch) -> None:
     """Train to the end, or to Ctrl-C; metrics go into each coder's folder, checkpoints into the run's."""
     config = run.plan.recipe.training
-    keeper = _Keeper(folder / CHECKPOINTS, run, watch)
+    keeper = Keeper(folder / CHECKPOINTS, run, watch)
     started, rows_before = time.time(), run.n_rows
     with ExitStack() as stack:
         logs = []
@@ -158,63 +156,6 @@ def train_into(folder: Path, coder_folders: Mapping[str, Path], run: TrainingRun
     if run.n_done < config.n_steps:
         keeper.keep()
         watch.say(f"stopped after {run.n_rows:,} of {config.rows:,} rows; measuring as it is, `--resume` goes on")
-
-
-def forget_checkpoints(folder: Path, plan: Plan) -> None:
-    """Remove the checkpoints that were only there in case the training was cut short."""
-    planned = _planned(plan)
-    for path in checkpoints(folder / CHECKPOINTS):
-        if _step(path) not in planned:
-            shutil.rmtree(path)
-    if (folder / CHECKPOINTS).is_dir() and not any((folder / CHECKPOINTS).iterdir()):
-        (folder / CHECKPOINTS).rmdir()
-
-
-class _Keeper:
-    """Writes checkpoints when they are due and removes those that newer ones replace."""
-
-    def __init__(self, folder: Path, run: TrainingRun, watch: Watch) -> None:
-        self.folder = folder
-        self.run = run
-        self.watch = watch
-        self.planned = _planned(run.plan)
-        self.last = time.monotonic()
-        self.failed = False
-
-    def look(self) -> None:
-        minutes = self.run.plan.recipe.checkpoints.every_minutes
-        is_due = minutes > 0 and time.monotonic() - self.last >= 60 * minutes
-        is_due = is_due and self.run.n_done < self.run.plan.recipe.training.n_steps
-        if self.run.any_wish(self.run.n_done in self.planned or is_due):
-            self.keep()
-
-    def keep(self) -> None:
-        """Write a checkpoint; a disk that is full costs the checkpoint and not the training."""
-        self.last = time.monotonic()
-        try:
-            write_checkpoint(self.folder, self.run.checkpoint(), self.run.ranks)
-        except OSError as error:
-            if not self.failed:
-                reason = error.strerror or error
-                self.watch.say(f"no checkpoint after step {self.run.n_done}: {reason}; free some space on its disk")
-            self.failed = True
-            return
-        self.failed = False
-        rolling = [path for path in checkpoints(self.folder) if _step(path) not in self.planned]
-        if process_number() == 0:
-            for path in rolling[:-_ROLLING]:
-                shutil.rmtree(path)
-
-
-def _planned(plan: Plan) -> set[int]:
-    """Steps after which a checkpoint stays: at equal distances, each the next step that is logged."""
-    config, count = plan.recipe.training, plan.recipe.checkpoints.kept
-    ideal = (config.n_steps * (i + 1) / count for i in range(count))
-    return {min(config.n_steps, 1 + config.log_every * round(step / config.log_every)) for step in ideal}
-
-
-def _step(path: Path) -> int:
-    return int(path.name.rpartition("-")[2])
 
 
 def _new_coder(job: Job, places: Places, widths: Mapping[str, int], device: torch.device) -> SparseCoder:
