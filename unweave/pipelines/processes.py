@@ -42,6 +42,8 @@ def joined_ranks(latent_parts: int) -> Iterator["Ranks | None"]:
             )
         yield None
         return
+    # as many threads for our kernels as torchrun leaves torch; more would wait for each other's cores in every step
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     import torch
     import torch.distributed as dist
 
