@@ -144,6 +144,11 @@ class Recipe:
         return (self.site,) if isinstance(self.site, str) else tuple(self.site)
 
     @property
+    def shares_model(self) -> bool:
+        """Whether the model is spread over processes, so that none can run it alone."""
+        return not self.cache and self.model.spread == "processes"
+
+    @property
     def row_length(self) -> int:
         """Tokens that are shuffled and batched as one: 1, or a sequence where the objective runs the model."""
         return self.packing.context if self.objective.needs_model else 1

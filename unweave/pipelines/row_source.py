@@ -37,8 +37,8 @@ class RowSource(ABC):
 
     @property
     def shares_model(self) -> bool:
-        """Whether the model is spread over processes, so that none can run it alone."""
-        return not self.recipe.cache and self.recipe.model.spread == "processes"
+        """See the recipe."""
+        return self.recipe.shares_model
 
     @property
     @abstractmethod
@@ -182,7 +182,7 @@ def open_source(plan: Plan, told: Told | None = None, ranks: Ranks | None = None
     """
     part = EVERYTHING
     if ranks is not None:
-        shares_model = not plan.recipe.cache and plan.recipe.model.spread == "processes"
+        shares_model = plan.recipe.shares_model
         part = Part(ranks.row_part, ranks.n_row_parts) if shares_model else Part(ranks.rank, ranks.count)
     if plan.recipe.cache:
         shards = Shards(plan.recipe.cache)
