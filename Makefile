@@ -9,7 +9,7 @@ demo: .venv/.installed
 	$(BIN)/unweave train demo --out runs/demo --overwrite
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: .venv/.installed-test
 	$(BIN)/ruff check $(SOURCES)
