@@ -180,18 +180,19 @@ class SparseCoder(nn.Module, ABC):
         return self.reconstruct(self.encode(x_BD), x_BD)
 
     def decode(self, codes: Codes) -> Float[Tensor, "B D_write"]:
-        """The sum of the active decoder rows plus the decoder's bias; a skip path is not in it."""
+        """The sum of the active decoder rows plus the decoder's bias; neither a skip path nor a row norm is in it."""
         return self.peers.over_latents(sparse_decode(codes, self.W_dec)) + self.b_dec
 
     def reconstruct(self, codes: Codes, x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D_write"]:
-        """``decode`` plus the skip path of what was read, where the wiring has one."""
-        written = self.decode(codes)
+        """``decode`` in units of the rows that were read, plus the skip path where the wiring has one."""
+        written = self.wiring.denormalised(self.decode(codes), x_BD)
         return written if self.W_skip is None else written + x_BD @ self.W_skip.T
 
     def active(self, x_BD: Float[Tensor, "B D_read"], rule: Rule, b_enc: Float[Tensor, " L"] | None = None) -> Codes:
         """Codes of the pre-activations that a rule keeps; differentiable where gradients are on."""
         self.check_rows(x_BD)
-        return self.encode_with(x_BD, self.W_enc, self.b_enc if b_enc is None else b_enc, rule, self.centre)
+        b_enc = self.b_enc if b_enc is None else b_enc
+        return self.encode_with(self.wiring.normalised(x_BD), self.W_enc, b_enc, rule, self.centre)
 
     def encode_with(
         self,

@@ -6,11 +6,16 @@ al. 2024) reads and writes several sites at once. Several sites are concatenated
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+RowNorm = Literal["none", "layer_norm", "sqrt_width"]
+"""What is done to each row before it is read, and undone in what is written: its mean and spread taken away (Gao et
+al. 2024, arXiv 2406.04093), or its norm made the root of its width. Only coders that were read from elsewhere have it:
+it cannot be folded into weights."""
 
 
 class Port(NamedTuple):
@@ -28,6 +33,8 @@ class Wiring:
     writes: tuple[Port, ...]
     skip: bool = False
     """Whether a linear map carries what is read straight to what is written."""
+    row_norm: RowNorm = "none"
+    """What is done to each row on its own; only where one site is read and written."""
 
     @staticmethod
     def sae(width: int, site: str = "") -> "Wiring":
@@ -63,9 +70,36 @@ class Wiring:
     def d_write(self) -> int:
         return sum(port.width for port in self.writes)
 
+    def normalised(self, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Rows as the coder reads them."""
+        if self.row_norm == "none":
+            return x_BD
+        if self.row_norm == "sqrt_width":
+            return x_BD * _to_sqrt_width(x_BD)
+        mean_B1, spread_B1 = _mean_and_spread(x_BD)
+        return (x_BD - mean_B1) / (spread_B1 + 1e-5)
+
+    def denormalised(self, y_BD: Float[Tensor, "B D"], x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """What is written for rows ``x``, in their units."""
+        if self.row_norm == "none":
+            return y_BD
+        if self.row_norm == "sqrt_width":
+            return y_BD / _to_sqrt_width(x_BD)
+        mean_B1, spread_B1 = _mean_and_spread(x_BD)
+        return y_BD * spread_B1 + mean_B1
+
     def norms(self, W_dec: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
         """The size of what each latent writes: the sum over sites of the norms of its rows (Lindsey et al. 2024)."""
         if len(self.writes) == 1:
             return W_dec.norm(dim=1)
         parts = W_dec.split([port.width for port in self.writes], dim=1)
         return torch.stack([part.norm(dim=1) for part in parts]).sum(0)
+
+
+def _mean_and_spread(x_BD: Float[Tensor, "B D"]) -> tuple[Float[Tensor, "B 1"], Float[Tensor, "B 1"]]:
+    """The spread has D - 1 in its denominator, as where these coders come from."""
+    return x_BD.mean(dim=1, keepdim=True), x_BD.std(dim=1, keepdim=True)
+
+
+def _to_sqrt_width(x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B 1"]:
+    return x_BD.shape[1] ** 0.5 / x_BD.norm(dim=1, keepdim=True)

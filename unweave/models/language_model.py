@@ -47,7 +47,7 @@ class LatentEdit(NamedTuple):
             raise UserError(f"this coder reads rows of width {self.coder.d_model}, the site has width {x.shape[-1]}")
         rows = x.flatten(0, 1).to(self.coder.W_dec.dtype)
         codes = self.coder.encode(rows)
-        delta = self.coder.decode(self.change(codes)) - self.coder.decode(codes)
+        delta = self.coder.reconstruct(self.change(codes), rows) - self.coder.reconstruct(codes, rows)
         return x + delta.view_as(x).to(x.dtype)
 
 
