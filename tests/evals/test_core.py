@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unweave.activations.harvest import rows_of
 from unweave.coders import Port, SparseCoder, Wiring, architecture
-from unweave.evals.core import Measured, RowMeasures, Splice, measure_splicing
+from unweave.evals.core import CoreMeasures, Measured, mean_rows
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -53,8 +53,20 @@ def _zero_coder(model: LanguageModel, *sites: str) -> SparseCoder:
     return _linear_coder(wiring, torch.zeros(wiring.d_read, wiring.d_read))
 
 
+def _measured(
+    model: LanguageModel, coders: Mapping[str, SparseCoder], means: Mapping[str, Tensor], **options: Any
+) -> dict[str, Measured]:
+    measures = CoreMeasures(model, coders, means, **options)
+    for batch in _batches(model):
+        measures.update(batch, splice=True)
+    return measures.compute()
+
+
 def _spliced(model: LanguageModel, coder: SparseCoder, mean: Tensor) -> Measured:
-    return measure_splicing(model, {"coder": Splice(coder, mean)}, _batches(model))["coder"]
+    ports = coder.wiring.writes
+    parts = mean.split([port.width for port in ports])
+    means = {port.site: part for port, part in zip(ports, parts, strict=True)}
+    return _measured(model, {"coder": coder}, means)["coder"]
 
 
 def _blocks(model: LanguageModel) -> Any:
@@ -143,15 +155,75 @@ def test_a_crosscoder_writes_all_its_sites_from_the_models_own_activations(lm: L
 
 
 def test_coders_measured_together_have_the_figures_that_each_has_alone(lm: LanguageModel) -> None:
-    splices = {
-        "zero": Splice(_zero_coder(lm, SITE), torch.randn(lm.width(SITE))),
-        "identity": Splice(_identity_coder(lm, SITE), torch.randn(lm.width(SITE))),
-        "later": Splice(_zero_coder(lm, LATER), torch.randn(lm.width(LATER))),
+    coders = {
+        "zero": _zero_coder(lm, SITE),
+        "identity": _identity_coder(lm, SITE),
+        "later": _zero_coder(lm, LATER),
     }
-    splices["identity"] = splices["identity"]._replace(mean_D=splices["zero"].mean_D)  # they write the same rows
-    together = measure_splicing(lm, splices, _batches(lm))
-    assert together == {name: _spliced(lm, *splice) for name, splice in splices.items()}
+    means = {site: torch.randn(lm.width(site)) for site in (SITE, LATER)}
+    together = _measured(lm, coders, means)
+    alone = {name: _measured(lm, {name: coder}, means)[name].figures for name, coder in coders.items()}
+    drawn = {"loss_recovered_resample", "kl_recovered_resample", "ce_resample_ablated", "kl_resample_ablated"}
+    for name, figures in alone.items():
+        same = {key: value for key, value in figures.items() if key not in drawn or name != "later"}
+        assert together[name].figures == pytest.approx(together[name].figures | same, nan_ok=True)
     assert together["zero"] != together["later"]
+
+
+def test_resampling_puts_the_row_of_another_content_token_at_the_site(lm: LanguageModel) -> None:
+    """Where all content tokens have the same row, exchanging them changes nothing."""
+    batch = _batches(lm)[0]
+    coder = _zero_coder(lm, SITE)
+    means = {SITE: torch.zeros(lm.width(SITE))}
+    measures = CoreMeasures(lm, {"coder": coder}, means)
+    one_row = torch.randn(lm.width(SITE))
+    content = batch.is_content[..., None]
+    with lm.patch({SITE: lambda x: torch.where(content, one_row, x)}):
+        measures.update(batch, splice=True)
+    figures = measures.compute()["coder"].figures
+    assert figures["kl_resample_ablated"] == pytest.approx(0.0, abs=1e-7)
+    drawn = _measured(lm, {"coder": coder}, means)["coder"].figures
+    assert drawn["kl_resample_ablated"] > 1e-3
+    assert drawn == pytest.approx(_measured(lm, {"coder": coder}, means)["coder"].figures, nan_ok=True)
+    assert drawn != _measured(lm, {"coder": coder}, means, seed=1)["coder"].figures
+
+
+def test_special_and_massive_rows_are_measured_apart(gpt2: LanguageModel) -> None:
+    coder = _zero_coder(gpt2, SITE)
+    batch = _batches(gpt2)[0]
+    measures = CoreMeasures(gpt2, {"coder": coder}, {SITE: torch.zeros(gpt2.width(SITE))})
+    factor = torch.ones(4, 9, 1)
+    factor[2, 5] = 1000.0
+    with gpt2.patch({SITE: lambda x: x * factor}):
+        x = gpt2.capture(batch.token_ids, SITE)[SITE]
+        measures.update(batch, splice=False)
+    figures = measures.compute()["coder"].figures
+    energy = x.double().square().sum(-1)
+    assert figures["special_rows"] == pytest.approx(4 / 36)
+    assert figures["massive_rows"] == pytest.approx(1 / 36)
+    assert figures["special_energy"] == pytest.approx((energy[:, 0].sum() / energy.sum()).item())
+    assert figures["massive_energy"] == pytest.approx((energy[2, 5] / energy.sum()).item())
+    assert figures["special_error"] == figures["massive_error"] == 1.0, "this coder writes zeros"
+
+
+def test_rows_that_are_left_out_for_their_length_are_still_told(gpt2: LanguageModel) -> None:
+    batch = _batches(gpt2)[0]
+    coder = _zero_coder(gpt2, SITE)
+    measures = CoreMeasures(gpt2, {"coder": coder}, {SITE: torch.zeros(gpt2.width(SITE))}, max_norm=20.0)
+    factor = torch.ones(4, 9, 1)
+    factor[2, 5] = 1000.0
+    with gpt2.patch({SITE: lambda x: x * factor}):
+        measures.update(batch, splice=False)
+    assert measures.coders["coder"].reconstruction.n_rows == 31
+    assert measures.compute()["coder"].figures["massive_rows"] == pytest.approx(1 / 36)
+
+
+def test_the_mean_row_is_that_of_content_tokens(gpt2: LanguageModel) -> None:
+    batches = _batches(gpt2)
+    means = mean_rows(gpt2, batches, [SITE, LATER])
+    tokens = torch.cat([batch.token_ids for batch in batches])
+    for site, x in gpt2.capture(tokens, [SITE, LATER]).items():
+        torch.testing.assert_close(means[site], x[tokens != 0].mean(0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +243,9 @@ def test_row_figures_are_those_of_all_rows_together(
         coder.W_skip.normal_()
     sites = list(dict.fromkeys(reads + writes))
     rows = [rows_of(batch, gpt2.capture(batch.token_ids, sites)) for batch in batches]
-    measures = RowMeasures(coder)
-    codes = [measures.update(batch) for batch in rows]
-    result = measures.compute()
+    measures = CoreMeasures(gpt2, {"coder": coder}, {port.site: torch.zeros(port.width) for port in wiring.writes})
+    codes = [measures.update(batch, splice=False)["coder"].codes for batch in batches]
+    its = measures.coders["coder"]
 
     whole = {site: torch.cat([batch.activations[site] for batch in rows]) for site in sites}
     x, y = (torch.cat([whole[site] for site in side], dim=1) for side in (reads, writes))
@@ -182,13 +254,13 @@ def test_row_figures_are_those_of_all_rows_together(
     if coder.W_skip is not None:
         written = written + x @ coder.W_skip.T
     error = y - written
-    figures = result.measured.figures
-    assert result.n_rows == 96
+    figures = measures.compute()["coder"].figures
+    assert its.reconstruction.n_rows == 96
     assert figures["l0"] == pytest.approx((dense > 0).sum().item() / 96)
     assert figures["mse"] == pytest.approx(error.square().sum(1).mean().item(), rel=1e-5)
     expected = 1 - (error.square().sum() / (y - y.mean(0)).square().sum()).item()
     assert figures["explained_variance"] == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    torch.testing.assert_close(result.mean_D, y.mean(0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(result.density_L, (dense > 0).double().mean(0), check_dtype=False)
+    torch.testing.assert_close(its.reconstruction.mean_D, y.mean(0), rtol=1e-5, atol=1e-6, check_dtype=False)
+    torch.testing.assert_close(its.density.density_L, (dense > 0).double().mean(0), check_dtype=False)
     torch.testing.assert_close(torch.cat([part.dense() for part in codes]), dense)
-    assert all(math.isfinite(error) for error in result.measured.standard_errors.values())
+    assert math.isnan(figures["ce_clean"]), "nothing was spliced"

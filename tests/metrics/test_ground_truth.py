@@ -134,8 +134,8 @@ def test_an_explicit_zero_is_no_activation() -> None:
     metric = FeatureDetection(torch.tensor([0, 1]), 2)
     codes = _codes([0, 1], [0], n_latents=2, values=[1.0, 0.0, 0.0])
     metric.update(DetectedFeatures(codes, _codes([0, 1], [0], n_latents=2, values=[0.0, 1.0, 1.0])))
-    assert metric.latent_fires_L.tolist() == [1, 0]
-    assert metric.feature_fires_F.tolist() == [1, 1]
+    assert metric.total()["latents"][0].tolist() == [1, 0]
+    assert metric.total()["features"][0].tolist() == [1, 1]
     assert metric.compute() == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "dead_share": 0.5}
 
 

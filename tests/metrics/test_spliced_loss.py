@@ -8,13 +8,15 @@ from torch import Tensor
 from unweave.metrics import SplicedLoss, SplicedLosses
 from unweave.metrics import spliced_loss as module
 
-VARIANTS = ("spliced", "zero_ablated", "mean_ablated")
+VARIANTS = ("spliced", "mean_ablated", "zero_ablated", "resample_ablated")
 
 
 def _batch(n_sequences: int = 7, length: int = 9, n_vocabulary: int = 11) -> SplicedLosses:
     shape = (n_sequences, length, n_vocabulary)
     token_ids = torch.randint(n_vocabulary, (n_sequences, length))
-    return SplicedLosses(token_ids, 2 * torch.randn(shape), {variant: 2 * torch.randn(shape) for variant in VARIANTS})
+    replaced = {variant: 2 * torch.randn(shape) for variant in VARIANTS}
+    blocks = torch.arange(n_sequences)[:, None].expand_as(token_ids) % 3
+    return SplicedLosses(token_ids, 2 * torch.randn(shape), replaced, blocks)
 
 
 def _figures(*batches: SplicedLosses) -> dict[str, float]:
@@ -30,9 +32,8 @@ def _log(*shares: float) -> list[float]:
 
 def test_padding_is_not_predicted() -> None:
     batch = _batch()
-    shorter = SplicedLosses(
-        batch.token_ids[:, :6], batch.clean[:, :6], {k: v[:, :6] for k, v in batch.replaced.items()}
-    )
+    replaced = {k: v[:, :6] for k, v in batch.replaced.items()}
+    shorter = SplicedLosses(batch.token_ids[:, :6], batch.clean[:, :6], replaced, batch.blocks[:, :6])
     padding = torch.zeros_like(batch.token_ids, dtype=torch.bool)
     padding[:, 6:] = True
     assert _figures(batch._replace(is_padding=padding)) == pytest.approx(_figures(shorter), rel=1e-12)
@@ -48,16 +49,28 @@ def test_one_next_token_is_worked_by_hand() -> None:
             "spliced": torch.tensor([[_log(0.5, 0.5), unused]]),
             "zero_ablated": torch.tensor([[_log(0.9, 0.1), unused]]),
             "mean_ablated": torch.tensor([[_log(0.75, 0.25), unused]]),
+            "resample_ablated": torch.tensor([[_log(0.6, 0.4), unused]]),
         },
+        torch.tensor([[3, 3]]),
     )
+    kl = {share: 0.25 * math.log(0.25 / share) + 0.75 * math.log(0.75 / (1 - share)) for share in (0.5, 0.9, 0.75, 0.6)}
     by_hand = {
+        "ce_increase": math.log(0.75 / 0.5),
+        "kl": kl[0.5],
         "ce_clean": -math.log(0.75),
         "ce_spliced": -math.log(0.5),
         "ce_zero_ablated": -math.log(0.1),
         "ce_mean_ablated": -math.log(0.25),
+        "ce_resample_ablated": -math.log(0.4),
+        "kl_zero_ablated": kl[0.9],
+        "kl_mean_ablated": kl[0.75],
+        "kl_resample_ablated": kl[0.6],
         "loss_recovered_zero": math.log(0.5 / 0.1) / math.log(0.75 / 0.1),
         "loss_recovered_mean": math.log(0.5 / 0.25) / math.log(0.75 / 0.25),
-        "kl": 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5),
+        "loss_recovered_resample": math.log(0.5 / 0.4) / math.log(0.75 / 0.4),
+        "kl_recovered_zero": 1 - kl[0.5] / kl[0.9],
+        "kl_recovered_mean": 1 - kl[0.5] / kl[0.75],
+        "kl_recovered_resample": 1 - kl[0.5] / kl[0.6],
     }
     assert _figures(batch) == pytest.approx(by_hand, rel=1e-6)
 
@@ -137,6 +150,6 @@ def test_many_positions_are_summed_in_parts_that_join(monkeypatch: pytest.Monkey
 
 def test_half_precision_logits_are_measured_in_single_precision() -> None:
     batch = _batch()
-    half = SplicedLosses(batch.token_ids, batch.clean.bfloat16(), {k: v.bfloat16() for k, v in batch.replaced.items()})
-    widened = SplicedLosses(batch.token_ids, half.clean.float(), {k: v.float() for k, v in half.replaced.items()})
+    half = batch._replace(clean=batch.clean.bfloat16(), replaced={k: v.bfloat16() for k, v in batch.replaced.items()})
+    widened = half._replace(clean=half.clean.float(), replaced={k: v.float() for k, v in half.replaced.items()})
     assert _figures(half) == _figures(widened)

@@ -1,142 +1,248 @@
-"""The core figures of a coder: how well it reconstructs, how sparse it is, and what it costs the model."""
+"""The core figures of coders: how well they reconstruct, how sparse they are, and what they cost the model.
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+The model runs once for each batch of tokens, for all coders together; a coder costs its own encoding and one more pass
+of the model, in which it is spliced in. Passes with zero, mean and resampled rows are shared by coders of one site.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from unweave.activations.harvest import rows_of
 from unweave.coders import Port, SparseCoder
 from unweave.metrics import (
     L0,
     CodedRows,
     Density,
     FirstPosition,
-    Jackknife,
+    KindsOfRows,
+    Kurtosis,
+    Metric,
+    OutlyingRows,
     PlacedErrors,
     Reconstruction,
+    RowRatios,
     SplicedLoss,
     SplicedLosses,
+    blocks_of,
 )
+from unweave.metrics.outlying_rows import MASSIVE, SPECIAL, is_massive
 from unweave.models.language_model import LanguageModel
 from unweave.types import Codes, Rows, TokenBatch
 
 
 class Measured(NamedTuple):
-    """Figures by name, and the standard error of each by leaving out blocks of text."""
+    """Figures by name, and the standard error of each by leaving out blocks of documents."""
 
     figures: dict[str, float]
     standard_errors: dict[str, float]
 
 
-class MeasuredRows(NamedTuple):
-    """Figures that need the rows alone, with what the splicing pass and the pages go on from."""
+class CodedBatch(NamedTuple):
+    """The rows of a batch of tokens and what one coder made of them."""
 
-    measured: Measured
-    n_rows: int
-    mean_D: Float[Tensor, " D"]
-    """Mean of the rows that should be written."""
-    density_L: Float[Tensor, " L"]
+    rows: Rows
+    codes: Codes
 
 
-class RowMeasures:
-    """Reconstruction, L0 and density of one coder, batch by batch."""
+class CoderMeasures:
+    """Everything that is measured of one coder in the core passes."""
 
-    def __init__(self, coder: SparseCoder) -> None:
+    def __init__(self, coder: SparseCoder, mean_D: Float[Tensor, " D"]) -> None:
+        """``mean_D`` is the mean of the rows that should be written, which is also what mean ablation puts there."""
         self.coder = coder
-        self._reconstruction = Jackknife(lambda: Reconstruction(coder.wiring.d_write))
-        self._l0, self._density = Jackknife(L0), Jackknife(lambda: Density(coder.n_latents))
-        self._first = Jackknife(FirstPosition)
+        self.mean_D = mean_D
+        self.reconstruction = Reconstruction(coder.wiring.d_write)
+        self.density = Density(coder.n_latents)
+        self.l0 = L0()
+        self._of_codes: list[Metric[CodedRows]] = [
+            self.reconstruction,
+            self.l0,
+            self.density,
+            RowRatios(mean_D),
+            Kurtosis(mean_D, coder.n_latents),
+        ]
+        self._first, self._outlying, self.spliced = FirstPosition(), OutlyingRows(), SplicedLoss()
+
+    @property
+    def metrics(self) -> list[Metric[Any]]:
+        return [*self._of_codes, self._first, self._outlying, self.spliced]
 
     def update(self, rows: Rows) -> Codes:
-        """Add a batch of running text; returns its codes."""
-        coder = self.coder
-        x, y = (_side_by_side(coder, rows.activations, ports) for ports in (coder.wiring.reads, coder.wiring.writes))
-        codes = coder.encode(x)
+        """Add the rows of a batch that count; returns their codes."""
+        x, y = self._sides(rows.activations)
+        codes = self.coder.encode(x)
         codes = codes.where(codes.values != 0)  # a GPU's codes may have explicit zeros, which are not active
-        coded = CodedRows(y, codes, coder.reconstruct(codes, x))
-        for metric in (self._reconstruction, self._l0, self._density):
+        coded = CodedRows(y, codes, self.coder.reconstruct(codes, x), blocks_of(rows.document_ids))
+        for metric in self._of_codes:
             metric.update(coded)
-        self._first.update(PlacedErrors(y - coded.x_hat, rows.positions))
+        self._first.update(PlacedErrors(y - coded.x_hat, rows.positions, coded.blocks))
+        kinds = is_massive(y).long() * MASSIVE
+        self._outlying.update(KindsOfRows(y, coded.x_hat, kinds, coded.blocks))
         return codes
 
-    def compute(self) -> MeasuredRows:
-        kept = (self._reconstruction, self._l0, self._density, self._first)
-        totals = [metric.total() for metric in kept]
-        all_rows, _, firing, _ = totals
-        assert isinstance(all_rows, Reconstruction) and isinstance(firing, Density)
-        figures = {name: value for total in totals for name, value in total.compute().items()}
-        errors = {name: error for metric in kept for name, error in metric.standard_errors().items()}
-        return MeasuredRows(Measured(figures, errors), all_rows.n_rows, all_rows.mean_D.float(), firing.density_L)
+    def update_left_out(self, left_out: "LeftOut") -> None:
+        """Add the rows of a batch that do not count."""
+        x, y = self._sides(left_out.activations)
+        self._outlying.update(KindsOfRows(y, self.coder(x), left_out.kinds, left_out.blocks))
+
+    def compute(self) -> Measured:
+        """NaN for the losses where nothing was spliced."""
+        figures, errors = {}, {}
+        for metric in self.metrics:
+            figures |= metric.compute()
+            errors |= metric.standard_errors()
+        return Measured(figures, errors)
+
+    def _sides(self, activations: Mapping[str, Float[Tensor, "B _"]]) -> tuple[Tensor, Tensor]:
+        """What is read and what should be written, sites side by side."""
+        wiring = self.coder.wiring
+        x, y = (side_by_side(self.coder, activations, ports) for ports in (wiring.reads, wiring.writes))
+        return x, y
 
 
-class Splice(NamedTuple):
-    """A coder to put into the model."""
+class LeftOut(NamedTuple):
+    """Rows of a batch that are in no figure but their own."""
 
-    coder: SparseCoder
-    mean_D: Float[Tensor, " D"]
-    """Mean of the rows that should be written, which is spliced in for comparison."""
+    activations: dict[str, Float[Tensor, "B _"]]
+    kinds: Int[Tensor, " B"]
+    blocks: Int[Tensor, " B"]
 
 
-def measure_splicing(
-    model: LanguageModel, splices: Mapping[str, Splice], batches: Iterable[TokenBatch]
-) -> dict[str, Measured]:
-    """Next-token losses with what each coder writes in place of its sites, and with zero and the mean row there.
+def left_out(batch: TokenBatch, rows: Rows, activations: Mapping[str, Float[Tensor, "N T _"]]) -> LeftOut:
+    """The rows of special tokens, and content rows that were too long to be among ``rows``; no padding."""
+    length = batch.token_ids.shape[1]
+    is_left = torch.ones(batch.token_ids.numel(), dtype=torch.bool)
+    is_left[rows.sequences * length + rows.positions] = False
+    if batch.is_padding is not None:
+        is_left &= ~batch.is_padding.flatten()
+    places = is_left.nonzero().flatten()
+    flat = {site: x.flatten(0, 1)[places.to(x.device)] for site, x in activations.items()}
+    kinds = torch.where(batch.is_content.flatten()[places], MASSIVE, SPECIAL)
+    return LeftOut(flat, kinds, blocks_of(batch.document_ids.flatten()[places]))
 
-    The coders read the model's own activations. Special tokens, which they were not trained on, keep theirs under every
-    replacement. Coders that write the same sites share the passes of the model that do not depend on a coder.
-    """
-    losses = {name: Jackknife(SplicedLoss) for name in splices}
-    for batch in batches:
-        clean = model.logits(batch.token_ids)
-        captured = model.capture(batch.token_ids, _read_sites(splices))
+
+class CoreMeasures:
+    """The core figures of several coders of one model, batch by batch."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        coders: Mapping[str, SparseCoder],
+        means: Mapping[str, Float[Tensor, " _"]],
+        *,
+        max_norm: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """``means`` has the mean row of every site that is written; ``seed`` draws the rows of resample ablation."""
+        self._model = model
+        self.coders = {
+            name: CoderMeasures(coder, torch.cat([means[port.site] for port in coder.wiring.writes]))
+            for name, coder in coders.items()
+        }
+        ports = [port for coder in coders.values() for port in coder.wiring.reads + coder.wiring.writes]
+        self.sites = list(dict.fromkeys(port.site for port in ports))
+        self._means, self._max_norm = means, max_norm
+        self._generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def update(self, batch: TokenBatch, *, splice: bool) -> dict[str, CodedBatch]:
+        """Measure a batch, and what it costs the model if ``splice``; returns what each coder made of it."""
+        if splice:
+            seen = self._model.run(batch.token_ids, self.sites)
+            clean, activations = seen.logits, seen.activations
+        else:
+            clean, activations = None, self._model.capture(batch.token_ids, self.sites)
+        rows = rows_of(batch, activations, max_norm=self._max_norm)
+        left = left_out(batch, rows, activations)
+        coded = {}
+        for name, measures in self.coders.items():
+            coded[name] = CodedBatch(rows, measures.update(rows))
+            if len(left.kinds):
+                measures.update_left_out(left)
+        if clean is not None:
+            self._splice(batch, clean, activations)
+        return coded
+
+    def compute(self) -> dict[str, Measured]:
+        return {name: measures.compute() for name, measures in self.coders.items()}
+
+    def _splice(self, batch: TokenBatch, clean: Tensor, activations: Mapping[str, Tensor]) -> None:
+        """The coders read the model's own activations. Special tokens keep theirs under every replacement."""
+        content = batch.is_content.flatten().nonzero().flatten()
+        others = content[torch.randperm(len(content), generator=self._generator)]
         ablated: dict[tuple[str, ...], dict[str, Tensor]] = {}
-        for name, splice in splices.items():
-            sites = tuple(port.site for port in splice.coder.wiring.writes)
+        for measures in self.coders.values():
+            sites = tuple(port.site for port in measures.coder.wiring.writes)
             if sites not in ablated:
-                ablated[sites] = _ablated(model, splice, batch)
-            written = _written(splice.coder, captured)
-            spliced = _logits(model, batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
-            replaced = {"spliced": spliced, **ablated[sites]}
-            losses[name].update(SplicedLosses(batch.token_ids, clean, replaced, batch.is_padding))
-    return {name: Measured(loss.total().compute(), loss.standard_errors()) for name, loss in losses.items()}
+                ablated[sites] = self._ablated(batch, sites, activations, content, others)
+            written = _written(measures.coder, activations)
+            spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
+            logits = {"spliced": spliced, **ablated[sites]}
+            blocks = blocks_of(batch.document_ids)
+            measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks, batch.is_padding))
+
+    def _ablated(
+        self,
+        batch: TokenBatch,
+        sites: Sequence[str],
+        activations: Mapping[str, Tensor],
+        content: Int[Tensor, " B"],
+        others: Int[Tensor, " B"],
+    ) -> dict[str, Float[Tensor, "N T V"]]:
+        means = {site: lambda x, m=self._means[site]: m.to(x).expand_as(x) for site in sites}
+        drawn = {site: _exchanged(activations[site], content, others) for site in sites}
+        return {
+            "zero_ablated": self._logits(batch, dict.fromkeys(sites, torch.zeros_like)),
+            "mean_ablated": self._logits(batch, means),
+            "resample_ablated": self._logits(batch, {site: lambda x, y=y: y.to(x) for site, y in drawn.items()}),
+        }
+
+    def _logits(self, batch: TokenBatch, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> Float[Tensor, "N T V"]:
+        is_special = ~batch.is_content.to(self._model.device)[..., None]
+        with self._model.patch({site: _outside(is_special, change) for site, change in changes.items()}):
+            return self._model.logits(batch.token_ids)
 
 
-def _read_sites(splices: Mapping[str, Splice]) -> list[str]:
-    return list(dict.fromkeys(port.site for splice in splices.values() for port in splice.coder.wiring.reads))
+@torch.no_grad()
+def mean_rows(
+    model: LanguageModel, batches: Iterable[TokenBatch], sites: Sequence[str], *, max_norm: float = 0.0
+) -> dict[str, Float[Tensor, " _"]]:
+    """The mean of the content rows at each site."""
+    totals: dict[str, Tensor] = {}
+    n_rows = 0
+    for batch in batches:
+        rows = rows_of(batch, model.capture(batch.token_ids, sites), max_norm=max_norm)
+        n_rows += len(rows)
+        for site, x in rows.activations.items():
+            totals[site] = totals.get(site, 0.0) + x.double().sum(0)
+    return {site: (total / n_rows).float() for site, total in totals.items()}
 
 
-def _ablated(model: LanguageModel, splice: Splice, batch: TokenBatch) -> dict[str, Float[Tensor, "N T V"]]:
-    writes = splice.coder.wiring.writes
-    means = dict(zip((port.site for port in writes), splice.mean_D.split([p.width for p in writes]), strict=True))
-    return {
-        "zero_ablated": _logits(model, batch, dict.fromkeys(means, torch.zeros_like)),
-        "mean_ablated": _logits(
-            model, batch, {site: lambda x, m=mean: m.to(x).expand_as(x) for site, mean in means.items()}
-        ),
-    }
-
-
-def _logits(
-    model: LanguageModel, batch: TokenBatch, changes: Mapping[str, Callable[[Tensor], Tensor]]
-) -> Float[Tensor, "N T V"]:
-    is_special = ~batch.is_content.to(model.device)[..., None]
-    with model.patch({site: _outside(is_special, change) for site, change in changes.items()}):
-        return model.logits(batch.token_ids)
+def side_by_side(
+    coder: SparseCoder, activations: Mapping[str, Float[Tensor, "B _"]], ports: Sequence[Port]
+) -> Float[Tensor, "B D"]:
+    """Rows at several sites as one row, in the coder's precision."""
+    return torch.cat([activations[port.site].to(coder.W_dec.dtype) for port in ports], dim=1)
 
 
 def _written(coder: SparseCoder, captured: Mapping[str, Float[Tensor, "N T _"]]) -> dict[str, Float[Tensor, "N T _"]]:
     """What the coder writes at each of its sites, for every token."""
     wiring = coder.wiring
     rows = {port.site: captured[port.site].flatten(0, 1) for port in wiring.reads}
-    parts = coder(_side_by_side(coder, rows, wiring.reads)).split([port.width for port in wiring.writes], dim=1)
+    parts = coder(side_by_side(coder, rows, wiring.reads)).split([port.width for port in wiring.writes], dim=1)
     shape = captured[wiring.reads[0].site].shape[:2]
     return {port.site: part.unflatten(0, shape) for port, part in zip(wiring.writes, parts, strict=True)}
 
 
-def _side_by_side(coder: SparseCoder, activations: Mapping[str, Tensor], ports: tuple[Port, ...]) -> Tensor:
-    return torch.cat([activations[port.site].to(coder.W_dec.dtype) for port in ports], dim=1)
+def _exchanged(x: Float[Tensor, "N T D"], to: Int[Tensor, " B"], of: Int[Tensor, " B"]) -> Float[Tensor, "N T D"]:
+    """The rows at some places replaced by those of others."""
+    flat = x.flatten(0, 1).clone()
+    flat[to.to(x.device)] = x.flatten(0, 1)[of.to(x.device)]
+    return flat.view_as(x)
 
 
 def _outside(is_special: Tensor, replacement: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

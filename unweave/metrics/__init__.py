@@ -1,13 +1,14 @@
 """Numbers that stream: update, merge, compute. Each says what it means and what is good."""
 
-from unweave.metrics.base import CodedRows, Definition, Metric
+from unweave.metrics.base import CodedRows, Definition, Metric, blocks_of
 from unweave.metrics.density import Density
 from unweave.metrics.first_position import FirstPosition, PlacedErrors
 from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection
-from unweave.metrics.jackknife import Jackknife
+from unweave.metrics.kurtosis import Kurtosis
 from unweave.metrics.l0 import L0
+from unweave.metrics.outlying_rows import KindsOfRows, OutlyingRows
 from unweave.metrics.reconstruction import Reconstruction
-from unweave.metrics.shrinkage import Shrinkage
+from unweave.metrics.row_ratios import RowRatios
 from unweave.metrics.spliced_loss import SplicedLoss, SplicedLosses
 
 __all__ = [
@@ -18,18 +19,22 @@ __all__ = [
     "DetectedFeatures",
     "FeatureDetection",
     "FirstPosition",
-    "Jackknife",
+    "KindsOfRows",
+    "Kurtosis",
     "Metric",
+    "OutlyingRows",
     "PlacedErrors",
     "Reconstruction",
-    "Shrinkage",
+    "RowRatios",
     "SplicedLoss",
     "SplicedLosses",
+    "blocks_of",
 ]
+
+CORE = (Reconstruction, L0, SplicedLoss, Density, RowRatios, Kurtosis, FirstPosition, OutlyingRows)
+"""What is measured of every coder, in the order in which it is shown."""
 
 
 def definitions() -> dict[str, Definition]:
     """Every figure by its name in results.json."""
-    return {
-        d.name: d for metric in (Reconstruction, L0, Density, FirstPosition, SplicedLoss) for d in metric.definitions
-    }
+    return {d.name: d for metric in CORE for d in metric.definitions}

@@ -9,14 +9,15 @@ from typing import NamedTuple, final
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unweave.metrics.base import Definition, Metric
+from unweave.metrics.base import Definition, Metric, Sums, ratio
 
 
 class PlacedErrors(NamedTuple):
-    """The error of each row and the row's place in its sequence."""
+    """The error of each row, the row's place in its sequence, and its block of documents."""
 
     error_BD: Float[Tensor, "B D"]
     positions: Int[Tensor, " B"]
+    blocks: Int[Tensor, " B"]
 
 
 @final
@@ -33,17 +34,12 @@ class FirstPosition(Metric[PlacedErrors]):
     )
 
     def __init__(self) -> None:
-        self.first = 0.0
-        self.all = 0.0
+        super().__init__(first=(), all=())
 
     def update(self, batch: PlacedErrors) -> None:
         squared = batch.error_BD.double().square().sum(1)
-        self.all += squared.sum().item()
-        self.first += squared[(batch.positions == 0).to(squared.device)].sum().item()
+        self.add("all", batch.blocks, squared)
+        self.add("first", batch.blocks, squared * (batch.positions == 0).to(squared))
 
-    def merge(self, other: "FirstPosition") -> None:
-        self.first += other.first
-        self.all += other.all
-
-    def compute(self) -> dict[str, float]:
-        return {"first_position_share": self.first / self.all if self.all > 0 else 0.0}
+    def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
+        return {"first_position_share": ratio(sums["first"], sums["all"]).nan_to_num(0.0)}

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unweave.errors import UserError
-from unweave.metrics.base import Definition, Metric
+from unweave.metrics.base import Definition, Metric, Sums, blocks_of
 from unweave.types import Codes
 
 _CELLS = 2**24
@@ -104,60 +104,63 @@ class FeatureDetection(Metric[DetectedFeatures]):
 
     def __init__(self, matches_L: Int[Tensor, " L"], n_features: int) -> None:
         """``matches_L`` says by which feature each latent is judged, for example that of ``best_matches``."""
+        super().__init__(latents=(len(matches_L),), both=(len(matches_L),), features=(n_features,))
         self.matches_L = matches_L.cpu()
-        self.latent_fires_L = torch.zeros(len(matches_L), dtype=torch.int64)
-        self.both_fire_L = torch.zeros(len(matches_L), dtype=torch.int64)
-        self.feature_fires_F = torch.zeros(n_features, dtype=torch.int64)
 
     def update(self, batch: DetectedFeatures) -> None:
-        n_latents, n_features = len(self.matches_L), len(self.feature_fires_F)
-        _check_batch(batch, n_latents, n_features)
+        """Synthetic rows depend on nothing, so they fall into blocks in turn."""
+        n_features = self.sums["features"].shape[1]
+        _check_batch(batch, len(self.matches_L), n_features)
         rows, latents = _active(batch.codes)
         true_rows, features = _active(batch.magnitudes_BF)
-        self.latent_fires_L += torch.bincount(latents, minlength=n_latents)
-        self.feature_fires_F += torch.bincount(features, minlength=n_features)
         wanted = rows * n_features + self.matches_L[latents]
-        hits = latents[torch.isin(wanted, true_rows * n_features + features)]
-        self.both_fire_L += torch.bincount(hits, minlength=n_latents)
+        hits = torch.isin(wanted, true_rows * n_features + features)
+        for name, where, what in (
+            ("latents", rows, latents),
+            ("features", true_rows, features),
+            ("both", rows[hits], latents[hits]),
+        ):
+            self.add_at(name, blocks_of(where), what, torch.ones(len(what)))
 
     def merge(self, other: "FeatureDetection") -> None:
         assert torch.equal(self.matches_L, other.matches_L), "latents are judged by other features"
-        self.latent_fires_L += other.latent_fires_L
-        self.feature_fires_F += other.feature_fires_F
-        self.both_fire_L += other.both_fire_L
+        super().merge(other)
+
+    def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
+        precision_RL, recall_RL, f1_RL = self._rates(sums)
+        return {
+            "precision": precision_RL.mean(1),
+            "recall": recall_RL.mean(1),
+            "f1": f1_RL.mean(1),
+            "dead_share": (sums["latents"] == 0).double().mean(1),
+        }
 
     @property
     def precision_L(self) -> Float[Tensor, " L"]:
         """Precision of each latent, 0 for one that never fired."""
-        return _ratio(self.both_fire_L, self.latent_fires_L)
+        return self._rates(self.total())[0][0]
 
     @property
     def recall_L(self) -> Float[Tensor, " L"]:
         """Recall of each latent, 0 for one whose feature never fired."""
-        return _ratio(self.both_fire_L, self.feature_fires_F[self.matches_L])
+        return self._rates(self.total())[1][0]
 
     @property
     def f1_L(self) -> Float[Tensor, " L"]:
         """F1 of each latent."""
-        return _ratio(2 * self.both_fire_L, self.latent_fires_L + self.feature_fires_F[self.matches_L])
+        return self._rates(self.total())[2][0]
 
-    def compute(self) -> dict[str, float]:
-        return {
-            "precision": self.precision_L.mean().item(),
-            "recall": self.recall_L.mean().item(),
-            "f1": self.f1_L.mean().item(),
-            "dead_share": (self.latent_fires_L == 0).double().mean().item(),
-        }
+    def _rates(self, sums: Sums) -> tuple[Float[Tensor, "R L"], Float[Tensor, "R L"], Float[Tensor, "R L"]]:
+        """Precision, recall and F1 of each latent."""
+        latents_RL, both_RL, features_RL = sums["latents"], sums["both"], sums["features"][:, self.matches_L]
+        f1_RL = 2 * both_RL / (latents_RL + features_RL).clamp(min=1)
+        return both_RL / latents_RL.clamp(min=1), both_RL / features_RL.clamp(min=1), f1_RL
 
 
 def _active(codes: Codes) -> tuple[Int[Tensor, " E"], Int[Tensor, " E"]]:
     """Rows and ids of the entries that are not an explicit 0."""
     active = codes.values != 0
     return codes.row_ids[active].cpu(), codes.latent_ids[active].cpu()
-
-
-def _ratio(part: Int[Tensor, " L"], whole: Int[Tensor, " L"]) -> Float[Tensor, " L"]:
-    return part.double() / whole.clamp(min=1)
 
 
 def _check_batch(batch: DetectedFeatures, n_latents: int, n_features: int) -> None:

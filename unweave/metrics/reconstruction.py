@@ -1,19 +1,29 @@
-"""Global explained variance and mean squared error.
+"""How far reconstructions are from the rows, over all rows at once: global explained variance and its relatives.
 
-EV = 1 - sum_t |x_t - x_hat_t|^2 / sum_t |x_t - mean|^2 with the mean over all rows seen: the global R^2, not an average
-of per-batch or per-token ratios, which weigh small rows more (SAELens pull request 665 tells what goes wrong then).
+With e = x - x_hat and sums over all rows seen:
+
+    explained_variance   1 - sum |e|^2 / sum |x - mean|^2, the global R^2; 1 minus it is what is left unexplained (FVU)
+    mse                  sum |e|^2 / rows
+    normalised_error     sum |e|^2 / sum |x|^2, which counts the mean as something to explain
+    scale                sum |x_hat|^2 / sum x.x_hat, under 1 where reconstructions are too short for their direction
+                         (the relative reconstruction bias of Rajamanoharan et al. 2024, arXiv 2404.16014)
+
+A mean of such ratios over batches, or a batch's own mean in the place of the global one, is another figure, which
+depends on the batch size; SAELens' pull request 665 tells what goes wrong where they are mixed up.
 """
 
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from unweave.metrics.base import CodedRows, Definition, Metric
+from unweave.metrics.base import CodedRows, Definition, Metric, Sums, ratio
 
 
 @final
 class Reconstruction(Metric[CodedRows]):
-    """Sums of x, |x|^2 and |x - x_hat|^2 in float64."""
+    """Sums of x, |x|^2, |x_hat|^2, x.x_hat and |x - x_hat|^2."""
 
     definitions = (
         Definition(
@@ -28,32 +38,49 @@ class Reconstruction(Metric[CodedRows]):
             "Squared distance between a row and its reconstruction, summed over the width and averaged over tokens.",
             "small beside the variance of the rows; compare at the same site only",
         ),
+        Definition(
+            "normalised_error",
+            "Normalised error",
+            "Squared error over the squared length of the rows, mean included. Rows with a large mean make it look "
+            "far better than what explained variance leaves.",
+            "compare at the same site only",
+        ),
+        Definition(
+            "scale",
+            "Scale of reconstructions",
+            "Squared length of the reconstructions over their product with the rows. Under 1, longer reconstructions "
+            "in the same directions would be better.",
+            "near 1; under 1 where a penalty shrinks activations",
+        ),
     )
 
     def __init__(self, d_model: int) -> None:
-        self.n_rows = 0
-        self.sum_D = torch.zeros(d_model, dtype=torch.float64)
-        self.square = 0.0
-        self.error = 0.0
+        super().__init__(rows=(), x=(d_model,), square=(), square_hat=(), product=(), error=())
 
     def update(self, batch: CodedRows) -> None:
-        x = batch.x.double()
-        self.n_rows += x.shape[0]
-        self.sum_D += x.sum(0).cpu()
-        self.square += x.square().sum().item()
-        self.error += (x - batch.x_hat).square().sum().item()
+        x, x_hat = batch.x.double(), batch.x_hat.double()
+        self.add("rows", batch.blocks, torch.ones(x.shape[0]))
+        self.add("x", batch.blocks, x)
+        self.add("square", batch.blocks, x.square().sum(1))
+        self.add("square_hat", batch.blocks, x_hat.square().sum(1))
+        self.add("product", batch.blocks, (x * x_hat).sum(1))
+        self.add("error", batch.blocks, (x - x_hat).square().sum(1))
 
-    def merge(self, other: "Reconstruction") -> None:
-        self.n_rows += other.n_rows
-        self.sum_D += other.sum_D
-        self.square += other.square
-        self.error += other.error
+    def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
+        rows, square, error = sums["rows"], sums["square"], sums["error"]
+        variance = square - sums["x"].square().sum(1) / rows
+        return {
+            "explained_variance": 1.0 - ratio(error, variance),
+            "mse": error / rows,
+            "normalised_error": ratio(error, square),
+            "scale": ratio(sums["square_hat"], sums["product"]),
+        }
 
     @property
-    def mean_D(self) -> torch.Tensor:
-        """Mean row, float64 [D]."""
-        return self.sum_D / self.n_rows
+    def n_rows(self) -> int:
+        return int(self.sums["rows"].sum())
 
-    def compute(self) -> dict[str, float]:
-        variance = self.square - self.sum_D.square().sum().item() / self.n_rows
-        return {"explained_variance": 1.0 - self.error / variance, "mse": self.error / self.n_rows}
+    @property
+    def mean_D(self) -> Float[Tensor, " D"]:
+        """Mean row, in float64."""
+        return self.sums["x"].sum(0) / self.n_rows

@@ -1,11 +1,16 @@
 """What the language model loses when it must go on from the reconstruction instead of the activation.
 
-Cross-entropy of the next token, clean and with the site replaced by the reconstruction, by zero or by the mean row;
-loss recovered = (CE_baseline - CE_spliced) / (CE_baseline - CE_clean); KL = mean KL(p_clean | p_spliced).
-Mean ablation is the honest baseline: zeroing a residual stream breaks a model so badly that every coder looks good.
+Cross-entropy (CE) of the next token and KL(p_clean | p), both in nats per token, with the site replaced by the
+reconstruction, by zero, by the mean row, or by the row of another token drawn at random (resample). The raw difference
+CE_spliced - CE_clean is the figure to read; of the shares
+
+    loss recovered = (CE_baseline - CE_spliced) / (CE_baseline - CE_clean)
+    KL recovered   = 1 - KL_spliced / KL_baseline
+
+mean ablation is the honest baseline: zeroing a residual stream breaks a model so badly that every coder looks good.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, final
 
 import torch
@@ -13,10 +18,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unweave.metrics.base import Definition, Metric
+from unweave.metrics.base import Definition, Metric, Sums, ratio
 
 _CHUNK = 4096
 """Positions whose log-probabilities are held at once."""
+_BASELINES = {
+    "mean": ("mean ablation", "the mean row", "over 0.85; 1 is as good as the model itself"),
+    "zero": ("zero ablation", "zeros", "over 0.95; flattering on a residual stream, where zeros break the model"),
+    "resample": ("resample ablation", "the row of another token", "over 0.85"),
+}
 
 
 class SplicedLosses(NamedTuple):
@@ -25,28 +35,48 @@ class SplicedLosses(NamedTuple):
     token_ids: Int[Tensor, "N T"]
     clean: Float[Tensor, "N T V"]
     replaced: Mapping[str, Float[Tensor, "N T V"]]
-    """Logits under ``spliced``, ``zero_ablated`` and ``mean_ablated``."""
+    """Logits under ``spliced``, ``zero_ablated``, ``mean_ablated`` and ``resample_ablated``."""
+    blocks: Int[Tensor, "N T"]
+    """The block of documents that each token is from."""
     is_padding: Bool[Tensor, "N T"] | None = None
     """Where a token is not to be predicted; None: nowhere."""
 
 
 @final
 class SplicedLoss(Metric[SplicedLosses]):
-    """Sums of next-token cross-entropy and of KL, in nats and float64."""
+    """Sums of next-token cross-entropy and of KL."""
 
-    variants = ("spliced", "zero_ablated", "mean_ablated")
+    variants = ("spliced", *(f"{baseline}_ablated" for baseline in _BASELINES))
     definitions = (
         Definition(
-            "loss_recovered_mean",
-            "Loss recovered (mean ablation)",
-            "How much of the damage of putting the mean row at the site the reconstruction repairs.",
-            "over 0.85; 1 is as good as the model itself",
+            "ce_increase",
+            "Loss added",
+            "Cross-entropy with the reconstruction at the site, less that of the untouched model, in nats per token.",
+            "near 0",
         ),
         Definition(
-            "loss_recovered_zero",
-            "Loss recovered (zero ablation)",
-            "The same against putting zeros at the site. Flattering on a residual stream, where zeros break the model.",
-            "over 0.95",
+            "kl",
+            "KL from the clean model",
+            "Mean KL divergence of the next-token distribution with the reconstruction from the clean one, in nats.",
+            "near 0",
+        ),
+        *(
+            Definition(
+                f"loss_recovered_{baseline}",
+                f"Loss recovered ({title})",
+                f"How much of the damage of putting {what} at the site the reconstruction repairs.",
+                good,
+            )
+            for baseline, (title, what, good) in _BASELINES.items()
+        ),
+        *(
+            Definition(
+                f"kl_recovered_{baseline}",
+                f"KL recovered ({title})",
+                f"How much of the divergence from the clean model with {what} at the site the reconstruction avoids.",
+                good,
+            )
+            for baseline, (title, what, good) in _BASELINES.items()
         ),
         Definition(
             "ce_clean", "Loss, clean model", "Cross-entropy of the untouched model, in nats per token.", "the floor"
@@ -57,74 +87,64 @@ class SplicedLoss(Metric[SplicedLosses]):
             "Cross-entropy when the site holds the reconstruction.",
             "close to the clean loss",
         ),
-        Definition("ce_zero_ablated", "Loss, zeros", "Cross-entropy when the site holds zeros.", "a ceiling"),
-        Definition("ce_mean_ablated", "Loss, mean row", "Cross-entropy when the site holds its mean row.", "a ceiling"),
-        Definition(
-            "kl",
-            "KL from the clean model",
-            "Mean KL divergence of the next-token distribution with the reconstruction from the clean one, in nats.",
-            "near 0",
+        *(
+            Definition(
+                f"ce_{baseline}_ablated", f"Loss, {what}", f"Cross-entropy when the site holds {what}.", "a ceiling"
+            )
+            for baseline, (_, what, _) in _BASELINES.items()
+        ),
+        *(
+            Definition(
+                f"kl_{baseline}_ablated", f"KL, {what}", f"KL divergence when the site holds {what}.", "a ceiling"
+            )
+            for baseline, (_, what, _) in _BASELINES.items()
         ),
     )
 
     def __init__(self) -> None:
-        self.n_tokens = 0
-        self.clean = 0.0
-        self.kl = 0.0
-        self.replaced = dict.fromkeys(self.variants, 0.0)
+        kinds = {f"{kind}_{variant}": () for kind in ("ce", "kl") for variant in self.variants}
+        super().__init__(tokens=(), ce_clean=(), **kinds)
 
     def update(self, batch: SplicedLosses) -> None:
         """One text at a time, so that a batch of logits is never copied as a whole."""
-        device = batch.clean.device
         for i, token_ids in enumerate(batch.token_ids):
-            predicted = slice(0, -1)
-            targets = token_ids[1:]
+            predicted = torch.arange(token_ids.shape[0] - 1)
             if batch.is_padding is not None:
-                predicted = (~batch.is_padding[i, 1:]).nonzero().flatten()
-                targets = targets[predicted]
-                predicted = predicted.to(device)
-            targets = targets.to(device)
-            clean = batch.clean[i, predicted]
-            self.n_tokens += targets.shape[0]
-            self.clean += _cross_entropy(clean, targets)
-            for variant in self.variants:
-                logits = batch.replaced[variant][i, predicted]
-                self.replaced[variant] += _cross_entropy(logits, targets)
-                if variant == "spliced":
-                    self.kl += _kl(clean, logits)
+                predicted = (~batch.is_padding[i, 1:]).nonzero().flatten().cpu()
+            for part in predicted.split(_CHUNK):
+                self._add(batch, i, part)
 
-    def merge(self, other: "SplicedLoss") -> None:
-        self.n_tokens += other.n_tokens
-        self.clean += other.clean
-        self.kl += other.kl
+    def _add(self, batch: SplicedLosses, i: int, predicted: Int[Tensor, " P"]) -> None:
+        device = batch.clean.device
+        targets = batch.token_ids[i].cpu()[predicted + 1].to(device)
+        blocks = batch.blocks[i].cpu()[predicted]
+        here = predicted.to(device)
+        clean = batch.clean[i, here].float().log_softmax(-1)
+        self.add("tokens", blocks, torch.ones(len(blocks)))
+        self.add("ce_clean", blocks, F.nll_loss(clean, targets, reduction="none"))
+        p = clean.exp()
         for variant in self.variants:
-            self.replaced[variant] += other.replaced[variant]
+            logs = batch.replaced[variant][i, here].float().log_softmax(-1)
+            self.add(f"ce_{variant}", blocks, F.nll_loss(logs, targets, reduction="none"))
+            self.add(f"kl_{variant}", blocks, (p * (clean - logs)).sum(-1, dtype=torch.float64))
 
-    def compute(self) -> dict[str, float]:
-        clean = self.clean / self.n_tokens
-        ce = {variant: total / self.n_tokens for variant, total in self.replaced.items()}
-        return {
-            "ce_clean": clean,
-            **{f"ce_{variant}": value for variant, value in ce.items()},
-            "loss_recovered_zero": _recovered(ce["zero_ablated"], ce["spliced"], clean),
-            "loss_recovered_mean": _recovered(ce["mean_ablated"], ce["spliced"], clean),
-            "kl": self.kl / self.n_tokens,
-        }
+    def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
+        means = {name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}
+        return dict(_figures(means))
 
 
-def _recovered(baseline: float, spliced: float, clean: float) -> float:
-    """NaN where the baseline does no damage, since the share of nothing says nothing."""
-    return (baseline - spliced) / (baseline - clean) if baseline != clean else float("nan")
-
-
-def _cross_entropy(logits: Float[Tensor, "B V"], targets: Int[Tensor, " B"]) -> float:
-    parts = zip(logits.split(_CHUNK), targets.split(_CHUNK), strict=True)
-    return sum(F.cross_entropy(part.float(), target, reduction="none").double().sum().item() for part, target in parts)
-
-
-def _kl(clean: Float[Tensor, "B V"], other: Float[Tensor, "B V"]) -> float:
-    total = 0.0
-    for p_logits, q_logits in zip(clean.split(_CHUNK), other.split(_CHUNK), strict=True):
-        p, q = p_logits.float().log_softmax(-1), q_logits.float().log_softmax(-1)
-        total += (p.exp() * (p - q)).sum(-1, dtype=torch.float64).sum().item()
-    return total
+def _figures(means: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """In the order of the definitions."""
+    clean, spliced = means["ce_clean"], means["ce_spliced"]
+    yield "ce_increase", spliced - clean
+    yield "kl", means["kl_spliced"]
+    for baseline in _BASELINES:
+        damage = means[f"ce_{baseline}_ablated"] - clean
+        yield f"loss_recovered_{baseline}", 1.0 - ratio(spliced - clean, damage)
+    for baseline in _BASELINES:
+        yield f"kl_recovered_{baseline}", 1.0 - ratio(means["kl_spliced"], means[f"kl_{baseline}_ablated"])
+    yield "ce_clean", clean
+    yield "ce_spliced", spliced
+    for kind in ("ce", "kl"):
+        for baseline in _BASELINES:
+            yield f"{kind}_{baseline}_ablated", means[f"{kind}_{baseline}_ablated"]

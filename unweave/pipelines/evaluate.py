@@ -8,11 +8,11 @@ from pathlib import Path
 from unweave.analysis.latent_records import LatentRecorder
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals.core import MeasuredRows, RowMeasures, Splice, measure_splicing
+from unweave.evals.core import CoreMeasures, mean_rows
 from unweave.metrics import definitions
 from unweave.models.logit_lens import promoted_and_suppressed
 from unweave.models.tokens import token_texts
-from unweave.pipelines.progress import Bar, Watch
+from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import read_job
 from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, set_up
@@ -23,8 +23,10 @@ from unweave.types import TokenBatch
 _MEASURING = ("evaluation.", "text.", "model.device", "model.sequences", "model.spread")
 """Beginnings of the settings that may differ from those of the training."""
 
-_SPLICE_SEQUENCES = 8
-"""Sequences per splicing batch; each batch is a block for the standard errors."""
+_SEQUENCES = 8
+"""Sequences that are measured at once, whose logits are held."""
+_MEAN_TOKENS = 16_384
+"""Tokens for the mean row that is spliced in for comparison."""
 
 
 def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
@@ -47,47 +49,43 @@ def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Wa
 
     They are on the model's device.
     """
-    config = bench.recipe.evaluation
-    with watch.bar("measuring latents", config.tokens) as bar:
-        measured, recorders = _measure_rows(coders, bench, bar)
-    with watch.bar("measuring loss", config.splice_tokens) as bar:
-        batches = bench.token_batches(bench.corpus.held_out, _SPLICE_SEQUENCES)
-        splices = {str(folder): Splice(coder, measured[folder].mean_D) for folder, coder in coders.items()}
-        spliced = measure_splicing(bench.model, splices, _limited(batches, config.splice_tokens, bar))
-    for folder, coder in coders.items():
-        rows, losses = measured[folder], spliced[str(folder)]
-        write_json(
-            folder / "results.json",
-            {
-                **rows.measured.figures,
-                **losses.figures,
-                "n_tokens": rows.n_rows,
-                "n_latents": coder.n_latents,
-                "d_model": coder.d_model,
-                "standard_errors": rows.measured.standard_errors | losses.standard_errors,
-                "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
-                "definition_versions": {name: definition.version for name, definition in definitions().items()},
-            },
-        )
-        _write_latents(folder, coder, recorders[folder], bench)
-
-
-def _measure_rows(
-    coders: Mapping[Path, SparseCoder], bench: Workbench, bar: Bar
-) -> tuple[dict[Path, MeasuredRows], dict[Path, LatentRecorder]]:
-    config = bench.recipe.evaluation
-    measures = {folder: RowMeasures(coder) for folder, coder in coders.items()}
+    config, max_norm = bench.recipe.evaluation, bench.recipe.packing.max_norm
+    sites = list(dict.fromkeys(port.site for coder in coders.values() for port in coder.wiring.writes))
+    with watch.waiting("finding the mean of the rows"):
+        first = _until(bench.token_batches(bench.corpus.held_out, _SEQUENCES), _MEAN_TOKENS)
+        means = mean_rows(bench.model, first, sites, max_norm=max_norm)
+    named = {str(folder): coder for folder, coder in coders.items()}
+    measures = CoreMeasures(bench.model, named, means, max_norm=max_norm)
     recorders = {
         folder: LatentRecorder(coder.n_latents, n_examples=config.examples, reach=config.reach)
         for folder, coder in coders.items()
     }
-    wirings = [coder.wiring for coder in coders.values()]
-    sites = list(dict.fromkeys(port.site for wiring in wirings for port in wiring.reads + wiring.writes))
-    for batch in _limited(bench.token_batches(bench.corpus.held_out), config.tokens, bar):
-        rows = bench.rows(batch, sites)
-        for folder in coders:
-            recorders[folder].update(batch, rows, measures[folder].update(rows))
-    return {folder: measure.compute() for folder, measure in measures.items()}, recorders
+    n_documents = 0
+    with watch.bar("measuring", config.tokens) as bar:
+        n_tokens = 0
+        for batch in _until(bench.token_batches(bench.corpus.held_out, _SEQUENCES), config.tokens):
+            coded = measures.update(batch, splice=n_tokens < config.splice_tokens)
+            for folder in coders:
+                recorders[folder].update(batch, *coded[str(folder)])
+            n_tokens += int(batch.is_content.sum())
+            n_documents = max(n_documents, int(batch.document_ids.max()) + 1)
+            bar.at(min(n_tokens, config.tokens))
+    for folder, measured in measures.compute().items():
+        coder = named[folder]
+        write_json(
+            Path(folder) / "results.json",
+            {
+                **measured.figures,
+                "n_tokens": measures.coders[folder].reconstruction.n_rows,
+                "n_documents": n_documents,
+                "n_latents": coder.n_latents,
+                "d_model": coder.d_model,
+                "standard_errors": measured.standard_errors,
+                "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
+                "definition_versions": {name: definition.version for name, definition in definitions().items()},
+            },
+        )
+        _write_latents(Path(folder), coder, recorders[Path(folder)], bench)
 
 
 def _write_latents(folder: Path, coder: SparseCoder, recorder: LatentRecorder, bench: Workbench) -> None:
@@ -101,12 +99,11 @@ def _write_latents(folder: Path, coder: SparseCoder, recorder: LatentRecorder, b
     write_latents(folder / "latents.sqlite", records, token_texts(bench.model, range(bench.model.n_vocabulary)))
 
 
-def _limited(batches: Iterator[TokenBatch], n_tokens: int, bar: Bar) -> Iterator[TokenBatch]:
+def _until(batches: Iterator[TokenBatch], n_tokens: int) -> Iterator[TokenBatch]:
     """Batches until ``n_tokens`` content tokens were given out, or the text ends."""
     seen = 0
     for batch in batches:
         yield batch
         seen += int(batch.is_content.sum())
-        bar.at(min(seen, n_tokens))
         if seen >= n_tokens:
             return
