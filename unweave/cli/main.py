@@ -150,6 +150,18 @@ def evaluate(run: RunPath, overrides: Overrides = None, quiet: Quiet = False) ->
 
 
 @app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="A")],
+    second: Annotated[Path, typer.Argument(help="Folder of another.", metavar="B")],
+) -> None:
+    """Say which differences between the figures of two runs are real; both measured on the same tokens."""
+    from unweave.cli.tables import print_comparison
+    from unweave.pipelines.compare import compare as differences
+
+    print_comparison(first, second, differences(first, second))
+
+
+@app.command()
 def report(run: RunPath) -> None:
     """Write a run's report and coder card again from what was measured."""
     from unweave.pipelines.report import write_report

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from unweave.analysis.doctor import Finding
 from unweave.analysis.latent_records import Example, TokenWeight
+from unweave.analysis.paired import Difference
 from unweave.analysis.pareto import SweptCoder
 from unweave.config import describe
 from unweave.metrics import definitions
@@ -35,6 +36,21 @@ def print_results(run: Run) -> None:
         if name in results:
             error = results["standard_errors"].get(name)
             table.add_row(definition.title, _figure(name, results[name]), _figure(name, error), definition.good)
+    _console().print(table)
+
+
+def print_comparison(first: Path, second: Path, differences: list[Difference]) -> None:
+    """One line for each figure of two runs, with the interval of the difference; those that are real stand out."""
+    known = definitions()
+    table = Table(title=f"A: {first}, B: {second}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("figure")
+    for heading in ("A", "B", "B - A, 95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("")
+    for d in sorted(differences, key=lambda d: list(known).index(d.name)):
+        interval = f"{_figure(d.name, d.low)} to {_figure(d.name, d.high)}"
+        mark = Text("real", "green") if d.is_real else Text("not told apart", "dim")
+        table.add_row(known[d.name].title, _figure(d.name, d.first), _figure(d.name, d.second), interval, mark)
     _console().print(table)
 
 

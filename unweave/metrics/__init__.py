@@ -1,6 +1,6 @@
 """Numbers that stream: update, merge, compute. Each says what it means and what is good."""
 
-from unweave.metrics.base import CodedRows, Definition, Metric, blocks_of
+from unweave.metrics.base import CodedRows, Definition, Metric, Sums, blocks_of
 from unweave.metrics.density import Density
 from unweave.metrics.first_position import FirstPosition, PlacedErrors
 from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection
@@ -29,10 +29,25 @@ __all__ = [
     "SplicedLoss",
     "SplicedLosses",
     "blocks_of",
+    "core_metric",
+    "metric_name",
 ]
 
 CORE = (Reconstruction, L0, SplicedLoss, Density, RowRatios, Kurtosis, FirstPosition, OutlyingRows)
 """What is measured of every coder, in the order in which it is shown."""
+
+
+def core_metric(name: str, sums: Sums) -> Metric:
+    """A metric of those above with sums that were kept, by the name of its file."""
+    cls = {metric_name(metric): metric for metric in CORE}[name]
+    metric = cls.__new__(cls)
+    metric.sums = dict(sums)
+    return metric
+
+
+def metric_name(metric: type[Metric]) -> str:
+    """The name of a metric's file."""
+    return metric.__module__.rpartition(".")[2]
 
 
 def definitions() -> dict[str, Definition]:

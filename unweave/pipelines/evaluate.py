@@ -9,7 +9,7 @@ from unweave.analysis.latent_records import LatentRecorder
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
 from unweave.evals.core import CoreMeasures, mean_rows
-from unweave.metrics import definitions
+from unweave.metrics import definitions, metric_name
 from unweave.models.logit_lens import promoted_and_suppressed
 from unweave.models.tokens import token_texts
 from unweave.pipelines.progress import Watch
@@ -17,6 +17,7 @@ from unweave.pipelines.recipe import read_job
 from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.latent_index import write_latents
+from unweave.storage.measured import write_sums
 from unweave.storage.run_folder import Run, write_json
 from unweave.types import TokenBatch
 
@@ -85,6 +86,7 @@ def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Wa
                 "definition_versions": {name: definition.version for name, definition in definitions().items()},
             },
         )
+        write_sums(Path(folder), {metric_name(type(m)): m.sums for m in measures.coders[folder].metrics})
         _write_latents(Path(folder), coder, recorders[Path(folder)], bench)
 
 

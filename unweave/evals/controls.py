@@ -1,0 +1,56 @@
+"""Coders that have learned nothing about latents, as floors and as a ceiling for what is measured of real ones.
+
+- random: unit decoder rows in random directions, read by their transpose, TopK with the L0 of the real coder.
+- pca: the leading principal directions of the rows, as many as the real coder has active latents.
+- identity: writes what it reads.
+
+Principal directions and the identity are written as pairs of latents, relu(u.x) and relu(-u.x), of which one is active.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from unweave.coders import SparseCoder, Wiring, architecture
+from unweave.coders.start import leading_directions
+
+
+@torch.no_grad()
+def random_coder(wiring: Wiring, n_latents: int, l0: float, mean_D: Float[Tensor, " D"], seed: int = 0) -> SparseCoder:
+    """TopK in random directions about the mean row; of an SAE's or crosscoder's wiring."""
+    cls = architecture("topk")
+    k = min(n_latents, max(1, round(l0)))
+    coder = cls(cls.Config(n_latents=n_latents, k=k, decoder_norm="free"), wiring)
+    generator = torch.Generator().manual_seed(seed)
+    directions = F.normalize(torch.randn(n_latents, wiring.d_write, generator=generator), dim=1)
+    coder.W_enc.copy_(directions)
+    coder.W_dec.copy_(directions)
+    coder.b_enc.zero_()
+    coder.b_dec.copy_(mean_D)
+    return coder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def pca_coder(wiring: Wiring, l0: float, x_BD: Float[Tensor, "B D"]) -> SparseCoder:
+    """The rows' projection on as many principal directions as there are active latents, about their mean."""
+    k = min(x_BD.shape[1], max(1, round(l0)))
+    return _linear_coder(wiring, leading_directions(x_BD, k).flip(0), x_BD.mean(0))
+
+
+def identity_coder(wiring: Wiring) -> SparseCoder:
+    """Writes what it reads."""
+    return _linear_coder(wiring, torch.eye(wiring.d_read), torch.zeros(wiring.d_read))
+
+
+@torch.no_grad()
+def _linear_coder(wiring: Wiring, directions_KD: Float[Tensor, "K D"], centre_D: Float[Tensor, " D"]) -> SparseCoder:
+    """Writes the projection on orthonormal directions about a centre."""
+    cls = architecture("relu")
+    both = torch.cat([directions_KD, -directions_KD])
+    coder = cls(cls.Config(n_latents=len(both), variant="april_2024", centre=True), wiring)
+    coder.W_enc.copy_(both)
+    coder.W_dec.copy_(both)
+    coder.b_enc.zero_()
+    coder.b_dec.copy_(centre_D)
+    return coder.eval().requires_grad_(False)
