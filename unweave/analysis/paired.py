@@ -1,7 +1,7 @@
 """Which differences between two coders are real: a paired bootstrap over blocks of documents (Efron 1979).
 
-Both coders were measured on the same tokens, so the same blocks are drawn again for both, and what a hard document costs
-either of them cancels. A difference is called real where 0 is outside the interval of 95 % of the draws.
+Both coders were measured on the same tokens, so the same blocks are drawn again for both, and what a hard document
+costs either of them cancels. A difference is called real where 0 is outside the interval of 95 % of the draws.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 SHOWN = ("explained_variance", "loss_recovered_mean")
@@ -42,10 +42,10 @@ class ParetoLine(NamedTuple):
     points: list[ParetoPoint]
 
 
-def pareto_lines(coders: Iterable[SweptCoder]) -> list[ParetoLine]:
+def pareto_lines(coders: Iterable[SweptCoder], names: Sequence[str] = SHOWN) -> list[ParetoLine]:
     """Coders joined to points over their seeds, and points to lines, in the order in which they come.
 
-    Coders without a finite ``l0`` are left out.
+    Points have ``l0`` and the figures called ``names``. Coders without a finite ``l0`` are left out.
     """
     lines: dict[str, dict[str, list[SweptCoder]]] = {}
     for coder in coders:
@@ -53,14 +53,14 @@ def pareto_lines(coders: Iterable[SweptCoder]) -> list[ParetoLine]:
             lines.setdefault(coder.line, {}).setdefault(coder.setting, []).append(coder)
     found = []
     for name, settings in lines.items():
-        points = [ParetoPoint(setting, _over_seeds(group)) for setting, group in settings.items()]
+        points = [ParetoPoint(setting, _over_seeds(group, names)) for setting, group in settings.items()]
         found.append(ParetoLine(name, sorted(points, key=lambda point: point.figures["l0"].mean)))
     return found
 
 
-def _over_seeds(coders: list[SweptCoder]) -> dict[str, Spread]:
+def _over_seeds(coders: list[SweptCoder], names: Sequence[str]) -> dict[str, Spread]:
     spreads = {}
-    for name in ("l0", *SHOWN):
+    for name in ("l0", *names):
         values = [coder.figures.get(name, math.nan) for coder in coders]
         error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
         spreads[name] = Spread(statistics.fmean(values), error)
