@@ -19,12 +19,7 @@ def hub_stream(source: str, split: str, subset: str, field: str, *, chat: bool) 
     Raises ``UserError`` within seconds where the hub does not answer.
     """
     name = source.removeprefix("hf:")
-    path = Path(name).expanduser()
-    if name.startswith((".", "/", "~")) and not path.is_dir():
-        raise UserError(f"there is no folder {name!r} for text {source!r}; give a folder or the id of a data set")
-    if not path.is_dir():
-        _check_hub_answers(name)
-    rows = _open(source, str(path) if path.is_dir() else name, split, subset)
+    rows = open_split(source, split, subset)
     field = field_name(field, chat=chat)
     if rows.column_names is not None:
         check_column(field, list(rows.column_names), f"data set {name!r}")
@@ -43,7 +38,21 @@ def hub_stream(source: str, split: str, subset: str, field: str, *, chat: bool) 
     return Stream(source, read, lambda number: f"{name}#{number}", n_rows, "\0".join((source, split, subset, field)))
 
 
-def _open(source: str, name: str, split: str, subset: str) -> Any:
+def open_split(source: str, split: str, subset: str, section: str = "text") -> Any:
+    """The rows of one split as a stream; ``section``: what the settings that errors name begin with.
+
+    Raises ``UserError`` within seconds where the hub does not answer.
+    """
+    name = source.removeprefix("hf:")
+    path = Path(name).expanduser()
+    if name.startswith((".", "/", "~")) and not path.is_dir():
+        raise UserError(f"there is no folder {name!r} for {section} {source!r}; give a folder or the id of a data set")
+    if not path.is_dir():
+        _check_hub_answers(name, section)
+    return _open(source, str(path) if path.is_dir() else name, split, subset, section)
+
+
+def _open(source: str, name: str, split: str, subset: str, section: str) -> Any:
     import datasets
 
     was_shown = datasets.are_progress_bars_disabled() is False
@@ -51,14 +60,16 @@ def _open(source: str, name: str, split: str, subset: str) -> Any:
     try:
         every: Any = datasets.load_dataset(name, subset or None, streaming=True)
     except Exception as error:  # scripts, missing files, private sets, formats: every kind of exception comes
-        raise UserError(f"cannot read text {source!r}: {_first_line(error)}; check the id and text.subset") from error
+        raise UserError(
+            f"cannot read {section} {source!r}: {_first_line(error)}; check the id and {section}.subset"
+        ) from error
     finally:
         if was_shown:
             datasets.enable_progress_bars()
     if split not in every:
         raise UserError(
             f"data set {name!r} has no split {split!r}{nearest(split, every)} (it has {', '.join(every)}); "
-            "set text.split"
+            f"set {section}.split"
         )
     return every[split]
 
@@ -72,7 +83,7 @@ def _next(numbered: Iterator[tuple[int, Any]], name: str) -> tuple[int, Any]:
         ) from error
 
 
-def _check_hub_answers(name: str) -> None:
+def _check_hub_answers(name: str, section: str) -> None:
     """One request without repetition; ``datasets`` itself tries six times, for half a minute."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -82,7 +93,7 @@ def _check_hub_answers(name: str) -> None:
     except Exception as error:  # no network, no name, a proxy, offline mode: each client has its own classes
         raise UserError(
             f"the hub does not answer ({_first_line(error)}), so data set {name!r} cannot be read; with no network, "
-            "set text.source to a local file or to a folder written by datasets.save_to_disk"
+            f"set {section}.source to a local file or to a folder written by datasets.save_to_disk"
         ) from error
 
 
