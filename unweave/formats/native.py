@@ -34,6 +34,7 @@ def write_config(folder: Path, coder: SparseCoder, checksum: str) -> None:
         "format": FORMAT,
         "type": type(coder).__module__.rpartition(".")[2],
         "model": coder.origin.model,
+        "prepend_bos": coder.origin.prepend_bos,
         "reads": [port._asdict() for port in coder.wiring.reads],
         "writes": [port._asdict() for port in coder.wiring.writes],
         "skip": coder.wiring.skip,
@@ -62,7 +63,7 @@ def read_coder(folder: Path) -> SparseCoder:
         coder.load_state_dict(safetensors.torch.load(data))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{str(path)!r} does not fit its {CONFIG}: {str(error).splitlines()[0]}") from error
-    coder.origin = Origin(values["model"])
+    coder.origin = Origin(values["model"], bool(values.get("prepend_bos", True)))
     return coder.eval().requires_grad_(False)
 
 

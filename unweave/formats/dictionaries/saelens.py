@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unweave.coders import Port, SparseCoder, Wiring
+from unweave.coders import Origin, Port, SparseCoder, Wiring
 from unweave.errors import UserError, nearest
 from unweave.formats.dictionaries import Place
 from unweave.formats.dictionaries.assemble import assemble, check_finite, matrix
-from unweave.formats.dictionaries.config_file import flag, integer, number, read_json_object, text
+from unweave.formats.dictionaries.config_file import flag, integer, number, read_json_object, section, text
 from unweave.formats.dictionaries.saelens_config import ROW_NORMS, as_of_version_6, place_of
 from unweave.formats.dictionaries.saelens_export import write
 from unweave.formats.dictionaries.saelens_folding import fold
@@ -84,6 +84,7 @@ def read(path: Path, place: Place, overrides: Mapping[str, Any] | None = None) -
     coder = assemble(_OURS[architecture], settings, wiring, tensors, model, folder / WEIGHTS)
     fold(coder, config, folder, source)
     check_finite(coder, folder)
+    coder.origin = Origin(model, flag(section(config, "metadata", source), "prepend_bos", source, True))
     return {folder.absolute().name: coder}
 
 

@@ -33,6 +33,7 @@ _ABOUT_THE_MODEL = (
     "model_class_name",
     "model_from_pretrained_kwargs",
     "norm_scaling_factor",
+    "prepend_bos",
 )
 _ON_THE_STREAM = re.compile(r"hook_(embed|pos_embed|resid_pre|resid_mid|resid_post|attn_out|mlp_out|attn_in|mlp_in)$")
 """Sites whose rows lose their mean by ``center_writing_weights``."""

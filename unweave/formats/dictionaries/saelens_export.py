@@ -87,6 +87,7 @@ def _config(coder: SparseCoder, architecture: str) -> dict[str, Any]:
             "sae_lens_version": VERSION,
             "model_name": model_of(coder),
             "model_class_name": hook.model_class,
+            "prepend_bos": True if coder.origin is None else coder.origin.prepend_bos,
             "model_from_pretrained_kwargs": hook.model_settings,
             "hook_name": hook.name,
             "hook_head_index": None,
