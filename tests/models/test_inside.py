@@ -176,3 +176,18 @@ def test_a_site_that_the_pass_does_not_reach_is_an_error(ids: Tensor) -> None:
         tiny("llama").patch({"layers.1.attn.pattern": torch.zeros_like}),
     ):
         tiny("llama").capture(ids, "layers.0.resid_post")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3", "gpt_oss"])
+def test_edited_text_is_the_same_with_a_cache_of_keys_and_values_and_padding_on_the_left(
+    family: str, ids: Tensor
+) -> None:
+    lm, mask = tiny(family), torch.ones(2, 9, dtype=torch.int64)
+    mask[1, :3] = 0
+    edits = {"layers.0.attn.pattern": lambda x: 0.9 * x, "layers.1.attn.v": lambda x: 1.5 * x}
+    options = {"attention_mask": mask, "max_new_tokens": 7, "do_sample": False, "pad_token_id": 0}
+    plain = lm.model.generate(ids, **options)
+    with lm.patch(edits):
+        texts = [lm.model.generate(ids, use_cache=use_cache, **options) for use_cache in (True, False)]
+    assert torch.equal(*texts)
+    assert not torch.equal(texts[0], plain)

@@ -51,6 +51,18 @@ def test_a_bare_module_path_is_its_output_unless_it_says_in(gpt2: LanguageModel)
     assert gpt2.sites.resolve("transformer.h.1.mlp:in")[:3] == ("transformer.h.1.mlp:in", "transformer.h.1.mlp", "in")
 
 
+def test_a_path_may_leave_out_the_model_around_which_there_is_a_head(gpt2: LanguageModel) -> None:
+    assert gpt2.sites.resolve("h.1.mlp:in") == gpt2.sites.resolve("transformer.h.1.mlp:in")
+    assert gpt2.sites.resolve("h.1.mlp:in").name == "transformer.h.1.mlp:in"
+
+
+def test_the_name_of_a_place_is_never_taken_for_such_a_path() -> None:
+    moe = tiny("gpt_oss")
+    assert "model.layers.1.mlp.router" in dict(moe.model.named_modules())
+    assert moe.sites.resolve("layers.1.mlp.router").name == "layers.1.mlp.router"
+    assert moe.sites.resolve("layers.1.mlp").name == "model.layers.1.mlp:out"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

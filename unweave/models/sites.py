@@ -82,8 +82,11 @@ class SiteMap:
         if place in self._modules:
             site = self._at_path(place, words)
         else:
-            place, *words = canonical(name).split(":")
-            site = self._named(place, words)
+            named, *words = canonical(name).split(":")
+            site = self._named(named, words)
+        without_head = f"{getattr(self._model, 'base_model_prefix', '')}.{place}"
+        if site is None and without_head in self._modules:  # the path that it has in the model without its head
+            site = self._at_path(without_head, words)
         if site is None:
             raise UserError(self._unknown(name))
         for option in (word for word in words if word not in _SIDES):
