@@ -23,6 +23,7 @@ soak: .venv/.installed-test
 docs: .venv/.installed-docs
 	$(BIN)/python tools/make_map.py
 	$(BIN)/python tools/make_reference.py
+	$(BIN)/python tools/make_tables.py
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.installed-test

@@ -5,7 +5,7 @@ import sys
 
 import unweave
 
-EXPECTED = ["LanguageModel", "LatentEdit", "Run", "UserError", "load", "train"]
+EXPECTED = ["LanguageModel", "LatentEdit", "Run", "UserError", "load", "load_all", "train"]
 
 
 def test_the_public_names_are_these() -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from unweave.errors import UserError
     from unweave.models.language_model import LanguageModel, LatentEdit
-    from unweave.pipelines.load import load
+    from unweave.pipelines.load import load, load_all
     from unweave.pipelines.train import train
     from unweave.storage.run_folder import Run
 
 __version__ = "0.1.0"
-__all__ = ["LanguageModel", "LatentEdit", "Run", "UserError", "__version__", "load", "train"]
+__all__ = ["LanguageModel", "LatentEdit", "Run", "UserError", "__version__", "load", "load_all", "train"]
 
 _HOMES = {
     "LanguageModel": "unweave.models.language_model",
@@ -19,6 +19,7 @@ _HOMES = {
     "Run": "unweave.storage.run_folder",
     "UserError": "unweave.errors",
     "load": "unweave.pipelines.load",
+    "load_all": "unweave.pipelines.load",
     "train": "unweave.pipelines.train",
 }
 

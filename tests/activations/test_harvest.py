@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from unweave.activations.harvest import harvest, rows_of
+from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel
 from unweave.types import TextPosition, TokenBatch
 
@@ -46,6 +48,7 @@ def test_a_batch_of_special_tokens_alone_has_no_rows() -> None:
 def test_harvesting_reads_what_the_model_computes_in_one_pass_per_batch(lm: LanguageModel) -> None:
     batches = [_batch(), _batch(2), _batch(1, 3)]
     passes = []
+    lm.sites.names()  # which takes a pass to find them
     with lm.model.get_input_embeddings().register_forward_hook(lambda *_: passes.append(1)):
         harvested = list(harvest(lm, batches, SITES))
     assert len(passes) == 3
@@ -54,6 +57,14 @@ def test_harvesting_reads_what_the_model_computes_in_one_pass_per_batch(lm: Lang
         assert list(rows.activations) == SITES
         for site in SITES:
             assert torch.equal(rows.activations[site], captured[site][batch.is_content])
+
+
+@pytest.mark.parametrize("point", ["scores", "pattern"])
+def test_what_has_no_row_for_each_token_is_not_harvested(gpt2: LanguageModel, point: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"layers\.0\.attn\.{point} has numbers for pairs of tokens and no row for each"
+    ):
+        list(harvest(gpt2, [_batch()], [f"layers.0.attn.{point}"]))
 
 
 def test_the_model_runs_only_as_far_as_rows_are_taken(gpt2: LanguageModel) -> None:

@@ -79,6 +79,22 @@ def test_report_writes_the_same_pages_again(here: Call, folder: Path) -> None:
     assert page.read_bytes() == before
 
 
+def test_convert_writes_a_run_for_another_library_and_back(here: Call, folder: Path) -> None:
+    assert here("convert", "runs/small", "for-saelens", "--to", "saelens").returncode == 0
+    assert (folder / "for-saelens/cfg.json").is_file()
+    back = here("convert", "for-saelens", "back")
+    assert back.returncode == 0, back.stderr
+    assert back.stdout.startswith("back: 100 latents")
+    assert (folder / "back/config.toml").is_file()
+
+
+def test_releases_are_listed_by_a_part_of_their_name(here: Call) -> None:
+    listed = here("releases", "gpt2-small-res-jb")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.splitlines()[0] == "gpt2-small-res-jb/blocks.{layer}.hook_resid_{point}"
+    assert "gpt2, saelens" in listed.stdout
+
+
 def test_describe_prints_every_setting_of_an_architecture(here: Call) -> None:
     said = here("describe", "coder.batch_topk")
     assert said.returncode == 0, said.stderr
@@ -86,10 +102,27 @@ def test_describe_prints_every_setting_of_an_architecture(here: Call) -> None:
     assert "Mean number of active latents per row." in said.stdout
 
 
-def test_sites_lists_the_sites_of_a_model(here: Call, model_folders: dict[str, Path]) -> None:
-    listed = here("sites", str(model_folders["llama"])).stdout.split()
-    assert "layers.2.attn.z" in listed
-    assert len(listed) == 24
+def test_sites_lists_the_sites_of_a_model_and_what_proves_them(here: Call, model_folders: dict[str, Path]) -> None:
+    shown = here("sites", str(model_folders["llama"]))
+    assert shown.returncode == 0, shown.stderr
+    rows = [line.split() for line in shown.stdout.splitlines()]
+    z = next(row for row in rows if row[:1] == ["layers.*.attn.z"])
+    assert z[1:4] == ["*.self_attn.o_proj", "in", "24"]
+    assert len([row for row in rows if row and row[-1].endswith("%")]) == 20
+    assert "stream = start + all that is added: off by at most" in shown.stdout
+    assert "edits that change nothing: leave the output as it is, bit for bit" in shown.stdout
+    assert "problem" not in shown.stdout
+
+
+def test_sites_says_where_nothing_was_found(here: Call, tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(vocab_size=63, hidden_size=12, num_hidden_layers=2, state_size=4)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    shown = here("sites", str(tmp_path))
+    assert shown.returncode == 0, shown.stderr
+    assert "problem: What attention and MLP add was not found in layers 0, 1." in shown.stdout
+    assert "each block adds attn_out + mlp_out: does not apply" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -109,6 +142,10 @@ def test_sites_lists_the_sites_of_a_model(here: Call, model_folders: dict[str, P
         (("show", "runs/small", "--latent", "100"), "latents 0 to 99"),
         (("doctor", "."), "is not a run"),
         (("describe", "coder.batchtopk"), "did you mean 'coder.batch_topk'"),
+        (("convert", "runs/none", "x"), "there is no folder 'runs/none', and no release 'runs'"),
+        (("convert", "runs/small", "x", "--to", "saelen"), "unknown format to write 'saelen'; did you mean 'saelens'"),
+        (("convert", "runs/small", "runs", "--to", "saelens"), "'runs' exists; give a new folder"),
+        (("releases", "gpt7-large"), "no release has 'gpt7-large'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(

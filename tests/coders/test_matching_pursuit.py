@@ -15,7 +15,9 @@ from .conftest import At, Check, Make
 N_LATENTS = 63
 
 
-def _greedy(p: dict[str, Tensor], x: Tensor, k: int, threshold: float) -> tuple[Tensor, list[list[int]]]:
+def _greedy(
+    p: dict[str, Tensor], x: Tensor, k: int, threshold: float, stops_on_duplicate: bool = False
+) -> tuple[Tensor, list[list[int]]]:
     """Each row by itself, all products and updates under autograd: codes, and the latents of each row in order."""
     rows, orders = [], []
     for row in x:
@@ -23,11 +25,14 @@ def _greedy(p: dict[str, Tensor], x: Tensor, k: int, threshold: float) -> tuple[
         for _ in range(k):
             products = p["W_dec"] @ r
             i = int(products.argmax())
-            if products[i] <= 0 or r.norm() < threshold:
+            if products[i] <= 0 or (order and r.norm() < threshold):
                 break
+            is_duplicate = i in order
             f = f + products[i] * torch.eye(N_LATENTS, dtype=x.dtype)[i]
             r = r - products[i] * p["W_dec"][i]
             order.append(i)
+            if is_duplicate and stops_on_duplicate:
+                break
         rows.append(f)
         orders.append(order)
     return torch.stack(rows), orders
@@ -52,6 +57,34 @@ def test_losses_and_gradients_are_those_of_a_greedy_search_row_by_row(
     agree(coder, x, x, at(1, 2), plain)
     f, _ = _greedy(dict(coder.named_parameters()), x, k, coder.residual_threshold.item())
     torch.testing.assert_close(coder.encode(x).dense(), f.detach(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_a_row_that_finds_a_latent_again_can_stop_after_that_step(
+    make_coder: Make, agree: Check, at: At, x: Tensor, threshold: float
+) -> None:
+    settings = {"k": 20, "residual_threshold": threshold, "stop_on_duplicate_support": True}
+    coder = make_coder("matching_pursuit", **settings)
+    x = x[:37]
+
+    def plain(p: dict[str, Tensor]) -> dict[str, Tensor]:
+        f, orders = _greedy(p, x, 20, coder.residual_threshold.item(), stops_on_duplicate=True)
+        assert any(order[-1] in order[:-1] for order in orders), "no latent was found again"
+        assert all(len(set(order)) >= len(order) - 1 for order in orders)
+        return {"mse": ((x - f @ p["W_dec"] - p["b_dec"]) ** 2).sum(1).mean()}
+
+    agree(coder, x, x, at(1, 2), plain)
+    f, _ = _greedy(dict(coder.named_parameters()), x, 20, coder.residual_threshold.item(), stops_on_duplicate=True)
+    torch.testing.assert_close(coder.encode(x).dense(), f.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_shorter_than_the_threshold_still_takes_one_step() -> None:
+    coder = MatchingPursuit(MatchingPursuitConfig(n_latents=2, k=2, residual_threshold=5.0), Wiring.sae(2)).double()
+    with torch.no_grad():
+        coder.W_dec.copy_(torch.eye(2))
+    codes = coder.encode(torch.tensor([[2.0, 1.0]], dtype=torch.float64))
+    assert codes.latent_ids.tolist() == [0]
+    assert codes.values.tolist() == [2.0]
 
 
 def test_three_steps_by_hand(at: At) -> None:

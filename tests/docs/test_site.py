@@ -25,7 +25,12 @@ def page(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("tool", "function", "name"),
-    [("make_map.py", "code_map", "map.md"), ("make_reference.py", "settings_page", "settings.md")],
+    [
+        ("make_map.py", "code_map", "map.md"),
+        ("make_reference.py", "settings_page", "settings.md"),
+        ("make_tables.py", "models_page", "models.md"),
+        ("make_tables.py", "dictionaries_page", "dictionaries.md"),
+    ],
 )
 def test_a_generated_page_is_current(tool: str, function: str, name: str) -> None:
     text = runpy.run_path(str(ROOT / "tools" / tool))[function]()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unweave.coders import Origin, Port, SparseCoder, Wiring, architectures
+from unweave.coders.wiring import RowNorm
 from unweave.errors import UserError
 from unweave.formats.native import read_coder, write_coder
 
@@ -111,6 +112,11 @@ def test_weights_of_another_shape_are_refused(coder: SparseCoder, tmp_path: Path
         ("format = 2", "format = 9", "has format 9, this version reads 2"),
         ("sha256", "sha512", "lacks sha256"),
         ("skip", "skipped", "lacks skip"),
+        (
+            'row_norm = "none"',
+            'row_norm = "rms"',
+            "row_norm in .* must be one of none, layer_norm, sqrt_width, got 'rms'",
+        ),
         ("n_latents", "n_latent", "did you mean 'n_latents'"),
         ('site = "layers.1.mlp_out"', 'place = "layers.1.mlp_out"', "needs a site and a width for each of reads and"),
         ("width = 7", 'width = "wide"', "needs a site and a width for each of reads and"),
@@ -124,6 +130,26 @@ def test_a_config_that_does_not_fit_is_named(coder: SparseCoder, tmp_path: Path,
     config.write_text(config.read_text().replace(old, new))
     with pytest.raises(UserError, match=says):
         read_coder(tmp_path)
+
+
+@pytest.mark.parametrize("row_norm", ["layer_norm", "sqrt_width"])
+def test_what_is_done_to_each_row_comes_back(row_norm: RowNorm, tmp_path: Path) -> None:
+    cls, port = architectures()["topk"], Port("layers.1.mlp_out", 7)
+    coder = _finished(cls(cls.Config(n_latents=63, k=5), Wiring((port,), (port,), row_norm=row_norm)))
+    write_coder(tmp_path, coder)
+    again = read_coder(tmp_path)
+    _assert_equal(again, coder)
+    x = torch.randn(9, 7)
+    assert torch.equal(again(x), coder(x))
+
+
+def test_a_config_from_before_rows_could_be_normalised_means_that_they_are_not(tmp_path: Path) -> None:
+    cls = architectures()["relu"]
+    coder = _finished(cls(cls.Config(n_latents=63), WIRINGS["sae"]))
+    write_coder(tmp_path, coder)
+    config = tmp_path / "config.toml"
+    config.write_text(config.read_text().replace('row_norm = "none"\n', ""))
+    _assert_equal(read_coder(tmp_path), coder)
 
 
 def test_a_config_of_the_first_format_is_told_to_train_again(tmp_path: Path) -> None:

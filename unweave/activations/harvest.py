@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel
 from unweave.types import Rows, TokenBatch
 
@@ -13,7 +14,13 @@ from unweave.types import Rows, TokenBatch
 def harvest(
     model: LanguageModel, batches: Iterable[TokenBatch], sites: Sequence[str], *, max_norm: float = 0.0
 ) -> Generator[Rows, None, None]:
-    """One ``Rows`` per token batch, without the rows of special tokens; one pass of the model for all sites."""
+    """One ``Rows`` per token batch, without the rows of special tokens; one pass of the model for all sites.
+
+    Raises ``UserError`` for a site that has no row for each token.
+    """
+    for site in sites:
+        if not model.sites.resolve(site).has_rows:
+            raise UserError(f"{site} has numbers for pairs of tokens and no row for each, so it has no rows to harvest")
     for batch in batches:
         yield rows_of(batch, model.capture(batch.token_ids, sites), max_norm=max_norm)
 

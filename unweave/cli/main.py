@@ -207,12 +207,64 @@ def describe(
 @app.command()
 def sites(
     model: Annotated[str, typer.Argument(help="builtin:pylm, a model folder, or a hub id.")] = "builtin:pylm",
+    quiet: Quiet = False,
 ) -> None:
-    """List the named sites of a model."""
-    from unweave.models.language_model import LanguageModel
+    """List the named sites of a model, found and proved by passes on a few tokens."""
+    from unweave.pipelines.progress import Watch
 
-    for site in LanguageModel.load(model).sites.names():
-        typer.echo(site)
+    watch = Watch(quiet=quiet)
+    with watch.waiting("loading"):
+        from unweave.cli.tables import print_sites
+        from unweave.models.language_model import LanguageModel
+        from unweave.models.proof import prove
+
+        loaded = LanguageModel.load(model)
+    with watch.slow_bar("zeroing sites") as bar:
+        proof = prove(loaded, bar)
+    print_sites(loaded.name, proof)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="A run, a dictionary's folder or file, hf:owner/name, or a short name.")
+    ],
+    out: Annotated[Path, typer.Argument(help="New folder to write to.")],
+    to: Annotated[
+        str, typer.Option(help="Format to write: unweave, saelens, sparsify or dictionary_learning.")
+    ] = "unweave",
+    which: Annotated[str, typer.Option(help="One coder of several.", show_default="all")] = "",
+    model: Annotated[str, typer.Option(help="The model it belongs to, where its files do not say so.")] = "",
+    site: Annotated[str, typer.Option(help="The site that it reads, where its files do not say so.")] = "",
+    target: Annotated[str, typer.Option(help="The site that a transcoder writes, likewise.")] = "",
+    format: Annotated[str, typer.Option("--from", help="Format to read.", show_default="recognised")] = "",
+    quiet: Quiet = False,
+) -> None:
+    """Write a coder in another library's format, or one of theirs in ours."""
+    from unweave.pipelines.progress import Watch
+
+    watch = Watch(quiet=quiet)
+    with watch.waiting("reading"):
+        from unweave.pipelines.convert import convert as write
+        from unweave.pipelines.load import load, load_all
+
+        place = {"model": model, "site": site, "target": target, "format": format}
+        coders = {which: load(source, which, **place)} if which else load_all(source, **place)
+    with watch.waiting("writing"):
+        folders = write(coders, out, to)
+    for folder, coder in zip(folders, coders.values(), strict=True):
+        typer.echo(f"{folder}: {coder.extra_repr()}")
+
+
+@app.command()
+def releases(
+    name: Annotated[str, typer.Argument(help="A release, or a part of the names to list.")] = "",
+) -> None:
+    """List published dictionaries that load by a short name."""
+    from unweave.cli.tables import print_releases
+    from unweave.formats.releases import releases as known
+
+    print_releases(known(), name)
 
 
 bench = typer.Typer(help="Compare architectures where the truth is known.", no_args_is_help=True)

@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,10 @@ from unweave.analysis.latent_records import Example, TokenWeight
 from unweave.analysis.paired import Difference
 from unweave.analysis.pareto import SweptCoder
 from unweave.config import describe
+from unweave.errors import UserError, nearest
+from unweave.formats.releases import Release
 from unweave.metrics import definitions
+from unweave.models.proof import Proof
 from unweave.pipelines.bench_truth import Marked, TruthBench
 from unweave.storage.latent_index import LatentIndex
 from unweave.storage.run_folder import Run
@@ -111,6 +115,41 @@ def print_latent(index: LatentIndex, latent: int) -> None:
         console.print(Text(f"         {_visible(example.document)}", style="dim"))
 
 
+def print_sites(name: str, proof: Proof) -> None:
+    """One line for each point of a model, then how well what was found holds."""
+    console = _console()
+    block = next(point.module for point in proof.points if point.name.endswith(".resid_pre"))
+    title = f"{name}: {len(proof.block_errors)} layers, at {block}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("site", "module", "side"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("width", "zeroed"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=6)
+    for point in proof.points:
+        module = point.module.replace(block, "*", 1)
+        zeroed = "" if point.effect is None else f"{point.effect:.1%}"
+        table.add_row(point.name, module, point.side, str(point.width), zeroed)
+    console.print(table)
+    console.print("zeroed: how far zeros there move the output, relative to the output")
+    errors = [error for error in proof.block_errors if error is not None]
+    lines = {
+        "stream = start + all that is added": _off(proof.stream_error),
+        "each block adds attn_out + mlp_out": _off(max(errors, default=None)),
+        "attn.z W_O + b_O = what attention writes": _off(proof.projection_error),
+        "edits that change nothing": "leave the output as it is, bit for bit"
+        if proof.is_exact
+        else "CHANGE the output",
+    }
+    for claim, finding in lines.items():
+        console.print(f"{claim}: {finding}")
+    for problem in proof.problems:
+        console.print(Text(f"problem: {problem}", style="red"))
+
+
+def _off(error: float | None) -> str:
+    return "does not apply" if error is None else f"off by at most {error:.1e}"
+
+
 def print_description(name: str, config: type, known: list[str]) -> None:
     """The settings of one section of a recipe."""
     console = _console()
@@ -123,6 +162,20 @@ def print_description(name: str, config: type, known: list[str]) -> None:
 
 def _console() -> Console:
     return Console(file=sys.stdout, highlight=False, markup=False)
+
+
+def print_releases(known: Mapping[str, Release], name: str) -> None:
+    """Releases whose name, model or repository has a text in it, and what their dictionaries are called."""
+    found = [r for r in known.values() if name.lower() in f"{r.name} {r.model} {r.repository}".lower()]
+    if not found:
+        raise UserError(f"no release has {name!r} in its name, its model or its repository{nearest(name, known)}")
+    console = _console()
+    for release in found:
+        console.print(Text.assemble((release.name, "bold"), "/" + release.id), soft_wrap=True)
+        console.print(
+            Text(f"    {release.model or 'the files say which model'}, {release.format}", "dim"), soft_wrap=True
+        )
+    console.print(f'\n{len(found)} releases; load one as unweave.load("{found[0].name}/...")', soft_wrap=True)
 
 
 def _figure(name: str, value: float | None) -> str:

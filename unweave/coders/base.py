@@ -93,6 +93,8 @@ class Origin(NamedTuple):
 
     model: str
     """Name, folder or hub id of the language model."""
+    prepend_bos: bool = True
+    """Whether every sequence began with the beginning-of-text token."""
 
 
 class CoderStep(NamedTuple):

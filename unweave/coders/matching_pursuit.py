@@ -1,10 +1,11 @@
 """Matching pursuit: latents are found one after another in what the earlier ones leave (Costa et al. 2025, 2506.03093).
 
 The decoder's rows w_i, kept at unit norm, are also the encoder. A row starts with r = x - b_dec and takes k steps: i =
-argmax r . w_i, v = r . w_i, f_i += v, r <- r - v w_i. It stops early when no r . w_i is positive or |r| is less than
-``residual_threshold``. So latents may be correlated, such as a concept and its kinds: one that was explained is no
-longer there to be read. y_hat = f W_dec + b_dec = y - r. Loss: |y - y_hat|^2 summed over D and averaged over B. The
-gradient passes through every v and every r; the choice of latents has none.
+argmax r . w_i, v = r . w_i, f_i += v, r <- r - v w_i. It stops early when no r . w_i is positive, after a step that
+leaves |r| less than ``residual_threshold``, and with ``stop_on_duplicate_support`` after a step that found a latent
+again. So latents may be correlated, such as a concept and its kinds: one that was explained is no longer there to be
+read. y_hat = f W_dec + b_dec = y - r. Loss: |y - y_hat|^2 summed over D and averaged over B. The gradient passes
+through every v and every r; the choice of latents has none.
 
 SAELens takes up to D steps by default, stops a row whose latent was found before, and does not keep decoder rows at
 unit norm in training; overcomplete takes k steps and may subtract a latent. A step costs a product of all rows with all
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.coders.base import CoderConfig, CoderStep, Moment, SparseCoder, mean_squared_error
@@ -33,7 +34,9 @@ class MatchingPursuitConfig(CoderConfig):
     k: int = 32
     """Steps per row, the most latents that it has."""
     residual_threshold: float = 0.0
-    """A row stops where less than this norm is left of it, in units of the scaled rows; 0: it goes on."""
+    """A row stops once a step leaves less than this norm of it, in units of the scaled rows; 0: it goes on."""
+    stop_on_duplicate_support: bool = False
+    """Whether a row stops once a step finds a latent that it already has, as in SAELens."""
 
     def __post_init__(self) -> None:
         self._fill(encoder_init_gain=1.0)
@@ -84,18 +87,29 @@ class MatchingPursuit(SparseCoder):
 
     def _pursue(self, x_BD: Float[Tensor, "B D"]) -> Codes:
         self.check_rows(x_BD)
-        x_BD = x_BD - self.b_dec
-        ids, values, residual_BD = [], [], x_BD.detach()
-        with torch.no_grad():
-            for _ in range(self.config.k):
-                best_B, ids_B = best_atoms(self.W_dec, residual_BD)
-                goes_on_B = (best_B > 0) & (residual_BD.norm(dim=1) >= self.residual_threshold)
-                ids.append(ids_B)
-                values.append(torch.where(goes_on_B, best_B, 0.0))
-                residual_BD = residual_BD - values[-1][:, None] * self.W_dec[ids_B]
-        ids_BK = torch.stack(ids, dim=1)
-        values_BK = _Steps.apply(x_BD, self.W_dec, ids_BK, torch.stack(values, dim=1), residual_BD)
+        x_BD = self.wiring.normalised(x_BD) - self.b_dec
+        ids_BK, values_BK, residual_BD = self._steps(x_BD.detach())
+        values_BK = _Steps.apply(x_BD, self.W_dec, ids_BK, values_BK, residual_BD)
         return codes_of(ids_BK, values_BK, self.n_latents)
+
+    @torch.no_grad()
+    def _steps(self, residual_BD: Tensor) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B K"], Float[Tensor, "B D"]]:
+        """The latent of each step and its value, 0 where a row has stopped, and what is left in the end."""
+        may_stop_early = self.config.stop_on_duplicate_support or self.config.residual_threshold > 0
+        goes_on_B = torch.ones_like(residual_BD[:, 0], dtype=torch.bool)
+        ids_KB = torch.zeros(self.config.k, len(residual_BD), dtype=torch.int64, device=residual_BD.device)
+        values_KB = residual_BD.new_zeros(ids_KB.shape)
+        for step in range(self.config.k):
+            best_B, ids_B = best_atoms(self.W_dec, residual_BD)
+            goes_on_B = goes_on_B & (best_B > 0)
+            ids_KB[step], values_KB[step] = ids_B, torch.where(goes_on_B, best_B, 0.0)
+            residual_BD = residual_BD - values_KB[step, :, None] * self.W_dec[ids_B]
+            if self.config.stop_on_duplicate_support:
+                goes_on_B = goes_on_B & ~((ids_KB[:step] == ids_B) & (values_KB[:step] > 0)).any(dim=0)
+            goes_on_B = goes_on_B & (residual_BD.norm(dim=1) >= self.residual_threshold)
+            if may_stop_early and not goes_on_B.any():
+                break
+        return ids_KB.T, values_KB.T, residual_BD
 
 
 class _Steps(torch.autograd.Function):

@@ -79,7 +79,7 @@ class Wiring:
         mean_B1, spread_B1 = _mean_and_spread(x_BD)
         return (x_BD - mean_B1) / (spread_B1 + 1e-5)
 
-    def denormalised(self, y_BD: Float[Tensor, "B D"], x_BD: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def denormalised(self, y_BD: Float[Tensor, "B D"], x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D"]:
         """What is written for rows ``x``, in their units."""
         if self.row_norm == "none":
             return y_BD

@@ -2,12 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import safetensors.torch
 import tomli_w
 from safetensors import SafetensorError
 
 from unweave.coders import Origin, Port, SparseCoder, Wiring, architecture
+from unweave.coders.wiring import RowNorm
 from unweave.config import build, read_toml
 from unweave.errors import UserError
 from unweave.formats.files import sha256, write_atomically
@@ -32,9 +34,11 @@ def write_config(folder: Path, coder: SparseCoder, checksum: str) -> None:
         "format": FORMAT,
         "type": type(coder).__module__.rpartition(".")[2],
         "model": coder.origin.model,
+        "prepend_bos": coder.origin.prepend_bos,
         "reads": [port._asdict() for port in coder.wiring.reads],
         "writes": [port._asdict() for port in coder.wiring.writes],
         "skip": coder.wiring.skip,
+        "row_norm": coder.wiring.row_norm,
         "sha256": checksum,
         "coder": {key: value for key, value in asdict(coder.config).items() if value is not None},
     }
@@ -59,7 +63,7 @@ def read_coder(folder: Path) -> SparseCoder:
         coder.load_state_dict(safetensors.torch.load(data))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{str(path)!r} does not fit its {CONFIG}: {str(error).splitlines()[0]}") from error
-    coder.origin = Origin(values["model"])
+    coder.origin = Origin(values["model"], bool(values.get("prepend_bos", True)))
     return coder.eval().requires_grad_(False)
 
 
@@ -85,4 +89,7 @@ def _wiring(values: dict, path: Path) -> Wiring:
         )
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{str(path)!r} needs a site and a width for each of reads and writes") from error
-    return Wiring(reads, writes, bool(values["skip"]))
+    row_norm = values.get("row_norm", "none")
+    if row_norm not in get_args(RowNorm):
+        raise UserError(f"row_norm in {str(path)!r} must be one of {', '.join(get_args(RowNorm))}, got {row_norm!r}")
+    return Wiring(reads, writes, bool(values["skip"]), row_norm)

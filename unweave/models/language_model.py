@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
 from unweave.models.hooks import Action, read_at, replace_at
-from unweave.models.sites import Site, SiteMap
+from unweave.models.inputs import Inputs, blank_inputs, forward, logits_of, n_vocabulary, reads_tokens
+from unweave.models.site import Handle, Site
+from unweave.models.sites import SiteMap
 from unweave.types import Codes
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ EMBEDDED = "builtin:pylm"
 _CPU_TOKENS = 2048
 """Tokens that a CPU takes through the model at once when it captures; with four times as many, each took 1.9 times
 as long at width 256."""
+_CPU_IMAGES = 8
+"""Images that a CPU takes through the model at once; a usual one has 197 to 257 rows."""
 
 Edit = Callable[[Tensor], Tensor]
 """From the activations [N, T, D] at a site to their replacement of the same shape."""
@@ -51,23 +55,40 @@ class LatentEdit(NamedTuple):
         return x + delta.view_as(x).to(x.dtype)
 
 
-class Pass(NamedTuple):
+@dataclass(frozen=True)
+class Pass:
     """What is seen of one whole pass of the model."""
 
-    logits: Float[Tensor, "N T V"]
-    activations: dict[str, Float[Tensor, "N T _"]]
+    output: Any
+    """What the model itself has returned."""
+    activations: dict[str, Float[Tensor, "N *_"]]
     """Site, by the name that it was asked by, to what the model held there."""
+    name: str
+    """Of the model."""
+    device: torch.device
+    """Where the activations are, and the logits shall be."""
+
+    @property
+    def logits(self) -> Float[Tensor, "N *T V"]:
+        """Raises ``UserError`` for a model that ends with hidden states."""
+        return logits_of(self.output, self.name).to(self.device)
 
 
 class LanguageModel:
-    """A causal language model whose activations can be captured and patched at named sites."""
+    """A model whose activations can be captured and patched at named sites.
+
+    It reads tokens, and says what comes next; an encoder, a vision model or any other module can be wrapped as well.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
-        """Wrap a loaded Hugging Face model (kept as it is, in eval mode, without gradients) and its tokenizer."""
+        """Wrap a loaded model (kept as it is, in eval mode, without gradients) and its tokenizer, which may be None.
+
+        A module without a Hugging Face config is called with token ids and returns its logits.
+        """
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
-        self.sites = SiteMap(model, model.config.model_type)
+        self.sites = SiteMap(model)
 
     @classmethod
     def load(
@@ -94,7 +115,9 @@ class LanguageModel:
         return cls(model, tokenizer, str(Path(name).expanduser().resolve()) if is_folder else name)
 
     def __repr__(self) -> str:
-        return f"LanguageModel({self.name!r}, {self.sites.n_layers} layers, on {self.device})"
+        n_layers = getattr(self._config, "num_hidden_layers", None)
+        layers = "" if n_layers is None else f"{n_layers} layers, "
+        return f"LanguageModel({self.name!r}, {layers}on {self.device})"
 
     @property
     def device(self) -> torch.device:
@@ -103,31 +126,39 @@ class LanguageModel:
     @property
     def max_context(self) -> int | None:
         """The longest sequence the model was made for, or None where its config sets no limit."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self._config, "max_position_embeddings", None)
 
     @property
     def n_vocabulary(self) -> int:
-        return self.model.config.get_text_config().vocab_size
+        return n_vocabulary(self.model) or self.logits(blank_inputs(self.model, 1)).shape[-1]
 
-    def tokens(self, text: str) -> Int[Tensor, "1 T"]:
-        """The text as one sequence, with the beginning-of-text token in front where the tokenizer has one."""
+    @property
+    def _config(self) -> Any:
+        return self.model.config.get_text_config() if hasattr(self.model, "config") else None
+
+    def tokens(self, text: str, *, prepend_bos: bool = True) -> Int[Tensor, "1 T"]:
+        """The text as one sequence, with the beginning-of-text token in front where the tokenizer has one.
+
+        A coder that was trained without it says so in ``coder.origin.prepend_bos``.
+        """
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no tokenizer files, so it cannot read text; add its tokenizer.json")
-        bos = self.tokenizer.bos_token_id
+        bos = self.tokenizer.bos_token_id if prepend_bos else None
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return torch.tensor([ids if bos is None else [bos, *ids]])
 
     def width(self, site: str) -> int:
-        """Width of the activations at a site, found by a one-token forward pass."""
-        tokens = torch.zeros(1, 1, dtype=torch.int64, device=self.device)
-        return next(iter(self.capture(tokens, [site]).values())).shape[-1]
+        """Width of the activations at a site, found by a pass on one token or image."""
+        if not self.sites.resolve(site).has_rows:
+            raise UserError(f"{site} has numbers for pairs of tokens, not a row for each, so it has no width")
+        return next(iter(self.capture(blank_inputs(self.model, 1), [site]).values())).shape[-1]
 
     @torch.no_grad()
-    def logits(self, tokens: Int[Tensor, "N T"]) -> Float[Tensor, "N T V"]:
+    def logits(self, tokens: Inputs) -> Float[Tensor, "N *T V"]:
         """Next-token logits, with the edits of any open ``patch``."""
         return self.run(tokens).logits
 
-    def run(self, tokens: Int[Tensor, "N T"], sites: Sequence[str] = ()) -> Pass:
+    def run(self, tokens: Inputs, sites: Sequence[str] = ()) -> Pass:
         """A whole pass with the edits of any open ``patch``, through which gradients flow where they are on.
 
         What no edit has touched has no graph: the model's own parameters take no gradient.
@@ -139,44 +170,46 @@ class LanguageModel:
             seen[site] = x.to(self.device)
 
         with self._hooked(dict.fromkeys(resolved.values(), read), read_at):
-            logits = self.model(input_ids=tokens.to(self.device), use_cache=False).logits.to(self.device)
+            output = forward(self.model, tokens.to(self.device))
         if silent := [name for name, site in resolved.items() if site not in seen]:
             raise self._never_fired(silent)
-        return Pass(logits, {name: seen[site] for name, site in resolved.items()})
+        return Pass(output, {name: seen[site] for name, site in resolved.items()}, self.name, self.device)
 
     @torch.no_grad()
-    def capture(self, tokens: Int[Tensor, "N T"], sites: Sequence[str] | str) -> dict[str, Float[Tensor, "N T _"]]:
+    def capture(self, tokens: Inputs, sites: Sequence[str] | str) -> dict[str, Float[Tensor, "N *_"]]:
         """Activations at each site, under the name that it was asked by; the pass ends at the deepest of them.
 
         No cache of keys and values is built and no logits are computed. A CPU takes a few sequences at a time, whose
         hidden activations stay in its cache. The tensors are the model's own: do not write to them.
         """
         names = [sites] if isinstance(sites, str) else sites
-        at_once = max(1, _CPU_TOKENS // max(1, tokens.shape[1])) if self.device.type == "cpu" else len(tokens)
+        at_once = len(tokens)
+        if self.device.type == "cpu":
+            at_once = max(1, _CPU_TOKENS // max(1, tokens.shape[1])) if reads_tokens(self.model) else _CPU_IMAGES
         if len(tokens) <= at_once:
             return self._capture(tokens, names)
         parts = [self._capture(part, names) for part in tokens.split(at_once)]
         return {name: torch.cat([part[name] for part in parts]) for name in names}
 
-    def _capture(self, tokens: Int[Tensor, "N T"], names: Sequence[str]) -> dict[str, Float[Tensor, "N T _"]]:
+    def _capture(self, tokens: Inputs, names: Sequence[str]) -> dict[str, Float[Tensor, "N *_"]]:
         resolved = {name: self.sites.resolve(name) for name in names}
         if not resolved:
             raise UserError("capture needs at least one site, got none; for example layers.0.resid_post")
         captured: dict[Site, Tensor] = {}
         wanted = set(resolved.values())
+        rows = tokens.shape if reads_tokens(self.model) else tokens.shape[:1]
+        what = "tokens" if reads_tokens(self.model) else "images"
 
         def read(site: Site, x: Tensor) -> None:
-            if x.shape[:2] != tokens.shape:
-                raise UserError(
-                    f"{site.name} holds {list(x.shape)}, not a row for each of the {list(tokens.shape)} tokens"
-                )
+            if site.has_rows and x.shape[: len(rows)] != rows:
+                raise UserError(f"{site.name} holds {list(x.shape)}, not a row for each of the {list(rows)} {what}")
             captured[site] = x.to(self.device)
             if len(captured) == len(wanted):
                 raise _AllCaptured
 
         with self._hooked(dict.fromkeys(wanted, read), read_at):
             try:
-                self.model(input_ids=tokens.to(self.device), use_cache=False)
+                forward(self.model, tokens.to(self.device))
             except _AllCaptured:
                 return {name: captured[site] for name, site in resolved.items()}
         raise self._never_fired([name for name, site in resolved.items() if site not in captured])
@@ -188,10 +221,16 @@ class LanguageModel:
         Raises ``UserError`` on leaving if the model ran nothing at one of the sites.
         """
         resolved = {self.sites.resolve(name): edit for name, edit in edits.items()}
+        for site in resolved:
+            if site.is_read_only:
+                instead = site.name.replace("router", "routing")
+                raise UserError(f"an edit at {site.name} would come after experts were chosen; edit {instead} instead")
         fired: set[str] = set()
 
-        def applying(edit: Edit) -> Callable[[Site, Tensor], Tensor]:
-            def apply(site: Site, x: Tensor) -> Tensor:
+        def applying(edit: Edit) -> Action:
+            def apply(site: Site, x: Tensor) -> Tensor | None:
+                if self.sites.is_probing:
+                    return None
                 fired.add(site.name)
                 new = edit(x.to(self.device))
                 if not isinstance(new, Tensor) or new.shape != x.shape:
@@ -207,8 +246,8 @@ class LanguageModel:
             raise self._never_fired(silent)
 
     @contextmanager
-    def _hooked(self, actions: Mapping[Site, Action], register: Callable[..., list[RemovableHandle]]) -> Iterator[None]:
-        handles: list[RemovableHandle] = []
+    def _hooked(self, actions: Mapping[Site, Action], register: Callable[..., list[Handle]]) -> Iterator[None]:
+        handles: list[Handle] = []
         try:
             for site, action in actions.items():
                 handles += register(self.model, site, action)

@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer from the package, a folder or the hub; safetensors weights only."""
+"""Load a model and its tokenizer from the package, a folder or the hub; safetensors weights only."""
 
 import importlib.resources
 import importlib.util
@@ -25,7 +25,6 @@ def load_model_and_tokenizer(name: str, dtype: str, spread: Spread | None = None
     import torch
     from huggingface_hub.utils import logging as hub_logging
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     if dtype not in ("float32", "bfloat16", "float16"):
@@ -35,7 +34,7 @@ def load_model_and_tokenizer(name: str, dtype: str, spread: Spread | None = None
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = _model_class(source).from_pretrained(
             source, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **_placed(spread)
         )
     except SafetensorError as error:
@@ -47,6 +46,20 @@ def load_model_and_tokenizer(name: str, dtype: str, spread: Spread | None = None
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"the weights of {name!r} lack {', '.join(missing[:3])}; fetch or copy the model again")
     return model, _tokenizer(source)
+
+
+def _model_class(source: str) -> Any:
+    """That of a causal language model where there is one for the weights, or else the class that the config names."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    causal, masked = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    config = transformers.AutoConfig.from_pretrained(source)
+    named = (config.architectures or [""])[0]
+    may_be_causal = config.model_type in causal and config.model_type not in masked
+    if not named or may_be_causal or named in causal.values():
+        return transformers.AutoModelForCausalLM
+    return getattr(transformers, named, transformers.AutoModelForCausalLM)
 
 
 def check_device(name: str) -> None:

@@ -5,6 +5,7 @@ and multiplied by the unembedding. The norm's scale, which depends on the token,
 latent.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unweave.models.language_model import LanguageModel
+from unweave.models.norms import whole
 
 _LATENTS_AT_ONCE = 1024
 
@@ -29,17 +31,18 @@ def promoted_and_suppressed(
 ) -> tuple[TokenTables, TokenTables] | None:
     """The tokens each direction pushes up and down most, or None for a site that is not written to the stream."""
     to_stream = _to_stream(model, site)
-    norm = model.sites.final_norm()
-    if to_stream is None or norm is None:
+    norm, unembed = model.sites.layout.last.get("ln_final.normalized"), model.model.get_output_embeddings()
+    if to_stream is None or norm is None or norm.norm is None or unembed is None:
         return None
+    weight = norm.norm.effective_weight(model.model.get_submodule(norm.module))
     n_tokens = min(n_tokens, model.n_vocabulary)
-    unembedding = _whole(model.model.get_output_embeddings().weight).to(directions.device)
+    unembedding = whole(unembed.weight).float().to(directions.device)
     up, down = [], []
     for part in directions.split(_LATENTS_AT_ONCE):
         stream = part.float() if isinstance(to_stream, nn.Identity) else part.float() @ _input_major(to_stream)
-        if isinstance(norm, nn.LayerNorm):
+        if norm.norm.is_centred:
             stream = stream - stream.mean(1, keepdim=True)
-        logits = (stream * _whole(norm.weight).to(stream.device)) @ unembedding.T
+        logits = (stream * torch.as_tensor(weight).to(stream)) @ unembedding.T
         up.append(logits.topk(n_tokens, dim=1))
         down.append(logits.topk(n_tokens, dim=1, largest=False))
     tables = [
@@ -51,19 +54,19 @@ def promoted_and_suppressed(
 
 def _to_stream(model: LanguageModel, site: str) -> nn.Module | None:
     """The module that carries the site's tensor into the residual stream; identity where it is there already."""
-    point = model.sites.resolve(site).name.split(".", 2)[-1]
+    match = re.fullmatch(r"layers\.(\d+)\.(.+)", model.sites.resolve(site).name.partition(":")[0])
+    layer, point = match.groups() if match else ("", "")
     if point in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out"):
         return nn.Identity()
-    if point in ("attn.z", "mlp.post"):
-        return model.model.get_submodule(model.sites.resolve(site).module)
-    return None
+    added = {"attn.z": "attn_out", "mlp.post": "mlp_out"}.get(point)
+    if added is None:
+        return None
+    projection = model.sites.resolve(site).module
+    behind = model.sites.resolve(f"layers.{layer}.{added}")
+    is_last = f"{projection}.".startswith(f"{behind.module}.")  # else what it writes is normalised or scaled
+    return model.model.get_submodule(projection) if is_last else None
 
 
 def _input_major(module: Any) -> Float[Tensor, "I O"]:
-    weight = _whole(module.weight)
+    weight = whole(module.weight).float()
     return weight.T if isinstance(module, nn.Linear) else weight  # GPT-2's Conv1D keeps [in, out]
-
-
-def _whole(weight: Any) -> Tensor:
-    """In float32; of a model that is spread over processes, with the parts of all of them."""
-    return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).float()

@@ -1,7 +1,8 @@
 """What a person sees while a pipeline works: bars with time left and live figures, a line for each thing done."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -37,6 +38,22 @@ class Watch:
         )
         with Progress(*columns, console=self.console, refresh_per_second=4) as progress:
             yield Bar(progress, progress.add_task(title, total=total, figures=""))
+
+    @contextmanager
+    def slow_bar(self, title: str, *, after: float = 2.0) -> Iterator[Callable[[int, int], None]]:
+        """To be called with what is done and what there is in all; a bar is shown once it has taken some seconds."""
+        start = time.monotonic()
+        with ExitStack() as shown:
+            bar: Bar | None = None
+
+            def at(done: int, total: int) -> None:
+                nonlocal bar
+                if bar is None and time.monotonic() - start > after:
+                    bar = shown.enter_context(self.bar(title, total))
+                if bar is not None:
+                    bar.at(done)
+
+            yield at
 
 
 class Bar:

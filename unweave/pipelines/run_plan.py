@@ -112,7 +112,7 @@ def _write_trained(folders: Mapping[str, Path], run: TrainingRun, source: RowSou
     for trainee in run.trainees:
         folder, ranks = folders[trainee.name] / "coder", run.ranks
         coder = coders[trainee.name] = finish(trainee)
-        coder.origin = Origin(source.model_name)
+        coder.origin = Origin(source.model_name, run.plan.recipe.packing.prepend_bos)
         if ranks is not None and ranks.n_latent_parts > 1:
             write_coder_in_parts(folder, coder, ranks)
             if ranks.rank == 0 or source.shares_model:

@@ -103,7 +103,7 @@ def set_up(recipe: Recipe, ranks: Ranks | None = None) -> Workbench:
 
 def _check_whole(places: Places, recipe: Recipe) -> None:
     for site in places.reads + places.writes if recipe.model.spread == "processes" else ():
-        if site.rpartition(".")[2] not in _WHOLE:
+        if site.partition(":")[0].rpartition(".")[2] not in _WHOLE:
             raise UserError(f"at {site} each process has a part of the activations; set model.spread to devices or no")
 
 

@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
@@ -26,6 +26,7 @@ class Place(NamedTuple):
     """Where a transcoder writes."""
 
 
+@runtime_checkable
 class Format(Protocol):
     """What a module here has."""
 
@@ -36,6 +37,7 @@ class Format(Protocol):
         ...
 
 
+@runtime_checkable
 class Writable(Format, Protocol):
     """A format that can be written as well."""
 
