@@ -5,6 +5,7 @@ of the model, in which it is spliced in. Passes with zero, mean and resampled ro
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from unweave.metrics import (
 )
 from unweave.metrics.outlying_rows import MASSIVE, SPECIAL, is_massive
 from unweave.models.language_model import LanguageModel
+from unweave.models.prefix import Prefix, after_prefix, keeping_prefix
 from unweave.types import Codes, Rows, TokenBatch
 
 
@@ -151,11 +153,16 @@ class CoreMeasures:
     @torch.no_grad()
     def update(self, batch: TokenBatch, *, splice: bool) -> dict[str, CodedBatch]:
         """Measure a batch, and what it costs the model if ``splice``; returns what each coder made of it."""
+        clean, prefixes = None, {}
         if splice:
-            seen = self._model.run(batch.token_ids, self.sites)
+            with ExitStack() as keeping:
+                prefixes = {
+                    sites: keeping.enter_context(keeping_prefix(self._model, sites)) for sites in self._written_sites
+                }
+                seen = self._model.run(batch.token_ids, self.sites)
             clean, activations = seen.logits, seen.activations
         else:
-            clean, activations = None, self._model.capture(batch.token_ids, self.sites)
+            activations = self._model.capture(batch.token_ids, self.sites)
         rows = rows_of(batch, activations, max_norm=self._max_norm)
         left = left_out(batch, rows, activations)
         coded = {}
@@ -164,23 +171,34 @@ class CoreMeasures:
             if len(left.kinds):
                 measures.update_left_out(left)
         if clean is not None:
-            self._splice(batch, clean, activations)
+            self._splice(batch, clean, activations, prefixes)
         return coded
 
     def compute(self) -> dict[str, Measured]:
         return {name: measures.compute() for name, measures in self.coders.items()}
 
-    def _splice(self, batch: TokenBatch, clean: Tensor, activations: Mapping[str, Tensor]) -> None:
+    @property
+    def _written_sites(self) -> set[tuple[str, ...]]:
+        return {_writes(measures.coder) for measures in self.coders.values()}
+
+    def _splice(
+        self,
+        batch: TokenBatch,
+        clean: Tensor,
+        activations: Mapping[str, Tensor],
+        prefixes: Mapping[tuple[str, ...], Sequence[Prefix]],
+    ) -> None:
         """The coders read the model's own activations. Special tokens keep theirs under every replacement."""
         content = batch.is_content.flatten().nonzero().flatten()
         others = content[torch.randperm(len(content), generator=self._generator)]
         ablated: dict[tuple[str, ...], dict[str, Tensor]] = {}
         for measures in self.coders.values():
-            sites = tuple(port.site for port in measures.coder.wiring.writes)
-            if sites not in ablated:
-                ablated[sites] = self._ablated(batch, sites, activations, content, others)
-            written = _written(measures.coder, activations)
-            spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
+            sites = _writes(measures.coder)
+            with after_prefix(self._model, prefixes[sites]):
+                if sites not in ablated:
+                    ablated[sites] = self._ablated(batch, sites, activations, content, others)
+                written = _written(measures.coder, activations)
+                spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
             logits = {"spliced": spliced, **ablated[sites]}
             blocks = blocks_of(batch.document_ids)
             measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks, batch.is_padding))
@@ -227,6 +245,10 @@ def side_by_side(
 ) -> Float[Tensor, "B D"]:
     """Rows at several sites as one row, in the coder's precision."""
     return torch.cat([activations[port.site].to(coder.W_dec.dtype) for port in ports], dim=1)
+
+
+def _writes(coder: SparseCoder) -> tuple[str, ...]:
+    return tuple(port.site for port in coder.wiring.writes)
 
 
 def _written(coder: SparseCoder, captured: Mapping[str, Float[Tensor, "N T _"]]) -> dict[str, Float[Tensor, "N T _"]]:
