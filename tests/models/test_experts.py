@@ -222,6 +222,29 @@ def test_an_edit_of_one_token_leaves_the_routing_of_others(model: Any) -> None:
     assert (edited[1, 6] - clean[1, 6]).abs().max() > 1e-4
 
 
+def test_experts_are_added_up_in_the_order_in_which_they_were_chosen(model: Any) -> None:
+    """Whatever order that is, so that an edit which changes nothing is exact."""
+    router = model.get_submodule(f"{_path(model)}.{_mixture(model).router}")
+    turned = router.register_forward_hook(lambda _, args, out: (out[0], out[1].flip(-1), out[2].flip(-1)))
+    try:
+        clean = _run(model)
+        with inside_experts(model, _path(model), {"routing": lambda routing: routing.clone()}):
+            assert torch.equal(_run(model), clean)
+    finally:
+        turned.remove()
+
+
+def test_a_hook_on_the_experts_sees_what_was_changed_within_them(model: Any) -> None:
+    seen: list[Tensor] = []
+    handle = _experts(model).register_forward_hook(lambda _, args, output: seen.append(output))
+    expert = int(_see(model)["chosen"][0, 0])
+    with inside_experts(model, _path(model), {f"{expert}.out": lambda out: out + 1}):
+        _run(model)
+    handle.remove()
+    came = _see(model)["routing"].flatten(0, 1)[:, expert, None] != 0
+    torch.testing.assert_close(seen[-1], seen[0] + came.float(), rtol=1e-5, atol=1e-5)
+
+
 def test_logits_of_a_router_are_not_to_be_edited(model: Any) -> None:
     with (
         pytest.raises(

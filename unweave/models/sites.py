@@ -21,7 +21,7 @@ from typing import Any
 
 from unweave.errors import UserError, nearest
 from unweave.models.before_rotary import find_before_rotary
-from unweave.models.layout import Layout, Sites, find_layout
+from unweave.models.layout import POINTS, Layout, Sites, find_layout
 from unweave.models.site import Centred, Lens, Side, Site, Without
 from unweave.models.transformer_lens import canonical
 from unweave.models.value_bias import value_bias
@@ -79,7 +79,7 @@ class SiteMap:
 
     def _resolve(self, name: str) -> Site:
         place, *words = name.split(":")
-        if place in self._modules:
+        if place in self._modules and not self._is_point(place, words):
             site = self._at_path(place, words)
         else:
             named, *words = canonical(name).split(":")
@@ -92,6 +92,11 @@ class SiteMap:
         for option in (word for word in words if word not in _SIDES):
             site = self._with_option(site, option)
         return site
+
+    def _is_point(self, path: str, words: list[str]) -> bool:
+        """Whether a path is the name of a site too, which then is meant unless a side is named."""
+        is_like_one = path.startswith("layers.") and path.endswith(POINTS) and not set(words) & set(_SIDES)
+        return is_like_one and self._named(path, words) is not None
 
     def _at_path(self, path: str, words: list[str]) -> Site | None:
         """What enters or leaves a module; copied, as it is not known whether the model writes into it later on."""
