@@ -137,11 +137,32 @@ def tokenize(
 
 
 @app.command()
-def evaluate(run: RunPath, overrides: Overrides = None, quiet: Quiet = False) -> None:
-    """Measure a run's coder anew and rewrite its results, latents and report."""
+def evaluate(
+    run: RunPath,
+    overrides: Overrides = None,
+    suite: Annotated[
+        str, typer.Option(help="Suites, with commas: core, probing, sae_probes, tpp, scr, shift, absorption, mdl.")
+    ] = "core",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Labelled texts for the suites: a .jsonl or .csv file, a folder, hf:ID, or builtin:NAME."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a run's coder anew and rewrite its results, latents and report; or measure it by other suites."""
     from unweave.pipelines.progress import Watch
 
     watch = Watch(quiet=quiet)
+    names = [name.strip() for name in suite.split(",") if name.strip()]
+    others = [name for name in names if name != "core"]
+    if others:
+        with watch.waiting("starting"):
+            from unweave.cli.tables import print_suites
+            from unweave.pipelines.suites import measure_suites
+
+        print_suites(measure_suites(run, others, watch, tasks=task or [], overrides=overrides or []))
+    if "core" not in names:
+        return
     with watch.waiting("starting"):
         from unweave.cli.tables import print_results
         from unweave.pipelines.evaluate import evaluate_run

@@ -17,6 +17,7 @@ from unweave.analysis.paired import Difference
 from unweave.analysis.pareto import SweptCoder
 from unweave.config import describe
 from unweave.errors import UserError, nearest
+from unweave.evals.measured import Measured
 from unweave.formats.releases import Release
 from unweave.metrics import definitions
 from unweave.models.proof import Proof
@@ -41,6 +42,24 @@ def print_results(run: Run) -> None:
             error = results["standard_errors"].get(name)
             table.add_row(definition.title, _figure(name, results[name]), _figure(name, error), definition.good)
     _console().print(table)
+
+
+def print_suites(found: Mapping[str, Mapping[str, Measured]]) -> None:
+    """A table for each suite: one line for each figure, one column for the coder and each of its floors."""
+    from unweave.pipelines.suites import SUITES
+
+    for name, coders in found.items():
+        known = {d.name: d for d in SUITES[name].definitions()}
+        n = next(iter(coders.values())).n
+        table = Table(title=f"{name}: {n:,} examples", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("figure")
+        for coder in coders:
+            table.add_column(coder, justify="right", no_wrap=True)
+        first = next(iter(coders.values()))
+        for figure in first.figures:
+            cells = [_with_error(its.figures.get(figure), its.standard_errors.get(figure)) for its in coders.values()]
+            table.add_row(known[figure].title if figure in known else figure, *cells)
+        _console().print(table)
 
 
 def print_comparison(first: Path, second: Path, differences: list[Difference]) -> None:
@@ -176,6 +195,12 @@ def print_releases(known: Mapping[str, Release], name: str) -> None:
             Text(f"    {release.model or 'the files say which model'}, {release.format}", "dim"), soft_wrap=True
         )
     console.print(f'\n{len(found)} releases; load one as unweave.load("{found[0].name}/...")', soft_wrap=True)
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if error is None or math.isnan(error) else f"{value:.3g} ± {error:.1g}"
 
 
 def _figure(name: str, value: float | None) -> str:
