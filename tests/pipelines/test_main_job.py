@@ -13,7 +13,7 @@ import tomli_w
 import torch
 
 import unweave
-from unweave.coders import Port
+from unweave.coders import Origin, Port
 from unweave.errors import UserError
 from unweave.formats.texts import read_corpus
 from unweave.pipelines.evaluate import evaluate_run
@@ -228,7 +228,7 @@ def test_other_sites_run_the_same_job(recipe: dict, site: str, tmp_path: Path) -
     recipe["site"] = site
     recipe["training"]["rows"] = 1500
     run = run_job(build_job(recipe), tmp_path / "run", QUIET)
-    assert run.coder.origin == (recipe["model"]["name"],)
+    assert run.coder.origin == Origin(recipe["model"]["name"])
     assert run.coder.site == site.replace("blocks.1.hook_", "layers.1.")
     assert bool(run.latents[0].promoted) == (site != "layers.0.mlp_in")
 

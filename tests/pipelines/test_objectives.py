@@ -161,7 +161,7 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(recipe: dict, sections
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"start": "nowhere"}, r"there is no coder in 'nowhere'"),
+        ({"start": "nowhere"}, r"there is no folder 'nowhere'"),
         ({"start": "RUN", "coder": {"n_latents": 64}}, "start from has n_latents 63, the recipe asks for 64"),
         ({"start": "RUN", "site": "layers.0.resid_post"}, "sites to read layers.1.resid_post .* asks for layers.0"),
         ({"site": "layers.2.resid_post", "objective": {"downstream": 1.0}}, "no block ends behind layers.2.resid_post"),

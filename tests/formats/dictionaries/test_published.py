@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Port, SparseCoder
+from unweave.coders import Origin, Port, SparseCoder
 from unweave.formats.dictionaries import Place, formats, read_dictionaries
 from unweave.formats.native import read_coder, write_coder
 
@@ -117,7 +117,7 @@ def test_the_model_is_read_from_names_and_configs(case: str) -> None:
 def test_what_the_caller_says_of_the_place_wins() -> None:
     place = Place("other/model", "layers.1.resid_pre")
     (coder,) = read("gemma_scope", "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82", place).values()
-    assert (coder.site, coder.origin) == ("layers.1.resid_pre", ("other/model",))
+    assert (coder.site, coder.origin) == ("layers.1.resid_pre", Origin("other/model"))
     two = read("circuit_tracer", "relu", Place("", "layers.{layer}.mlp_in", "layers.{layer}.mlp_out"))
     assert two["layers.1"].wiring.writes == (Port("layers.1.mlp_out", 6),)
 
