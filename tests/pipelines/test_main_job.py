@@ -57,7 +57,7 @@ def _assert_results_are_those_of_the_files(run: Run) -> None:
     coder = unweave.load(run.path)
     reads, writes = ([port.site for port in side] for side in (coder.wiring.reads, coder.wiring.writes))
     read, truth = [], []
-    for batch in bench.token_batches(read_corpus(bench.recipe.text).held_out):
+    for batch in bench.token_batches(read_corpus(bench.recipe.text).held_out, 8):
         captured = bench.model.capture(batch.token_ids, reads + writes)
         for side, rows in ((reads, read), (writes, truth)):
             rows.append(torch.cat([captured[site][batch.is_content] for site in side], dim=1))

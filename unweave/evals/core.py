@@ -35,6 +35,9 @@ from unweave.models.language_model import LanguageModel
 from unweave.models.prefix import Prefix, after_prefix, keeping_prefix
 from unweave.types import Codes, Rows, TokenBatch
 
+_PIECE = 16
+"""Sequences after which a document that goes on counts as another one for the errors."""
+
 
 class Measured(NamedTuple):
     """Figures by name, and the standard error of each by leaving out blocks of documents."""
@@ -73,12 +76,12 @@ class CoderMeasures:
     def metrics(self) -> list[Metric[Any]]:
         return [*self._of_codes, self._first, self._outlying, self.spliced]
 
-    def update(self, rows: Rows) -> Codes:
-        """Add the rows of a batch that count; returns their codes."""
+    def update(self, rows: Rows, blocks_B: Int[Tensor, " B"]) -> Codes:
+        """Add the rows of a batch that count, each of a block of documents; returns their codes."""
         x, y = self._sides(rows.activations)
         codes = self.coder.encode(x)
         codes = codes.where(codes.values != 0)  # a GPU's codes may have explicit zeros, which are not active
-        coded = CodedRows(y, codes, self.coder.reconstruct(codes, x), blocks_of(rows.document_ids))
+        coded = CodedRows(y, codes, self.coder.reconstruct(codes, x), blocks_B)
         for metric in self._of_codes:
             metric.update(coded)
         self._first.update(PlacedErrors(y - coded.x_hat, rows.positions, coded.blocks))
@@ -114,7 +117,9 @@ class LeftOut(NamedTuple):
     blocks: Int[Tensor, " B"]
 
 
-def left_out(batch: TokenBatch, rows: Rows, activations: Mapping[str, Float[Tensor, "N T _"]]) -> LeftOut:
+def left_out(
+    batch: TokenBatch, rows: Rows, activations: Mapping[str, Float[Tensor, "N T _"]], blocks_NT: Int[Tensor, "N T"]
+) -> LeftOut:
     """The rows of special tokens, and content rows that were too long to be among ``rows``; no padding."""
     length = batch.token_ids.shape[1]
     is_left = torch.ones(batch.token_ids.numel(), dtype=torch.bool)
@@ -124,7 +129,7 @@ def left_out(batch: TokenBatch, rows: Rows, activations: Mapping[str, Float[Tens
     places = is_left.nonzero().flatten()
     flat = {site: x.flatten(0, 1)[places.to(x.device)] for site, x in activations.items()}
     kinds = torch.where(batch.is_content.flatten()[places], MASSIVE, SPECIAL)
-    return LeftOut(flat, kinds, blocks_of(batch.document_ids.flatten()[places]))
+    return LeftOut(flat, kinds, blocks_NT.flatten()[places])
 
 
 class CoreMeasures:
@@ -149,6 +154,7 @@ class CoreMeasures:
         self.sites = list(dict.fromkeys(port.site for port in ports))
         self._means, self._max_norm = means, max_norm
         self._generator = torch.Generator().manual_seed(seed)
+        self._n_sequences = 0
 
     @torch.no_grad()
     def update(self, batch: TokenBatch, *, splice: bool) -> dict[str, CodedBatch]:
@@ -164,18 +170,25 @@ class CoreMeasures:
         else:
             activations = self._model.capture(batch.token_ids, self.sites)
         rows = rows_of(batch, activations, max_norm=self._max_norm)
-        left = left_out(batch, rows, activations)
+        blocks_NT = self._blocks(batch)
+        left = left_out(batch, rows, activations, blocks_NT)
         coded = {}
         for name, measures in self.coders.items():
-            coded[name] = CodedBatch(rows, measures.update(rows))
+            coded[name] = CodedBatch(rows, measures.update(rows, blocks_NT[rows.sequences, rows.positions]))
             if len(left.kinds):
                 measures.update_left_out(left)
         if clean is not None:
-            self._splice(batch, clean, activations, prefixes)
+            self._splice(batch, clean, activations, prefixes, blocks_NT)
         return coded
 
     def compute(self) -> dict[str, Measured]:
         return {name: measures.compute() for name, measures in self.coders.items()}
+
+    def _blocks(self, batch: TokenBatch) -> Int[Tensor, "N T"]:
+        """The block of each token's document, or of its piece of a long one."""
+        numbers = self._n_sequences + torch.arange(len(batch.token_ids))
+        self._n_sequences += len(batch.token_ids)
+        return blocks_of(batch.document_ids + (numbers // _PIECE)[:, None])
 
     @property
     def _written_sites(self) -> set[tuple[str, ...]]:
@@ -187,6 +200,7 @@ class CoreMeasures:
         clean: Tensor,
         activations: Mapping[str, Tensor],
         prefixes: Mapping[tuple[str, ...], Sequence[Prefix]],
+        blocks_NT: Int[Tensor, "N T"],
     ) -> None:
         """The coders read the model's own activations. Special tokens keep theirs under every replacement."""
         content = batch.is_content.flatten().nonzero().flatten()
@@ -200,8 +214,7 @@ class CoreMeasures:
                 written = _written(measures.coder, activations)
                 spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
             logits = {"spliced": spliced, **ablated[sites]}
-            blocks = blocks_of(batch.document_ids)
-            measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks, batch.is_padding))
+            measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks_NT, batch.is_padding))
 
     def _ablated(
         self,

@@ -88,13 +88,14 @@ class Metric(ABC, Generic[Batch]):
         sums.view(-1).index_add_(0, at, values_E.to("cpu", torch.float64))
 
     def standard_errors(self) -> dict[str, float]:
-        """The standard error of each figure; empty with documents in fewer than two blocks."""
+        """The standard error of each figure that has one; none with documents in fewer than two blocks."""
         left_out = self.left_out()
         n = next(iter(left_out.values())).shape[0]
         if n < 2:
             return {}
         figures = self.figures(left_out)
-        return {name: ((n - 1) * value.var(unbiased=False)).sqrt().item() for name, value in figures.items()}
+        errors = {name: ((n - 1) * value.var(unbiased=False)).sqrt().item() for name, value in figures.items()}
+        return {name: error for name, error in errors.items() if error == error}
 
     def left_out(self) -> dict[str, Tensor]:
         """The sums without each of the blocks that hold anything."""
