@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unweave.coders import SparseCoder, Wiring, architecture
+from unweave.coders import SparseCoder, Wiring
+from unweave.coders.relu import Relu, ReluConfig
 from unweave.coders.start import leading_directions
+from unweave.coders.topk import TopK, TopKConfig
 
 
 @torch.no_grad()
 def random_coder(wiring: Wiring, n_latents: int, l0: float, mean_D: Float[Tensor, " D"], seed: int = 0) -> SparseCoder:
     """TopK in random directions about the mean row; of an SAE's or crosscoder's wiring."""
-    cls = architecture("topk")
     k = min(n_latents, max(1, round(l0)))
-    coder = cls(cls.Config(n_latents=n_latents, k=k, decoder_norm="free"), wiring)
+    coder = TopK(TopKConfig(n_latents=n_latents, k=k, decoder_norm="free"), wiring)
     generator = torch.Generator().manual_seed(seed)
     directions = F.normalize(torch.randn(n_latents, wiring.d_write, generator=generator), dim=1)
     coder.W_enc.copy_(directions)
@@ -46,9 +47,8 @@ def identity_coder(wiring: Wiring) -> SparseCoder:
 @torch.no_grad()
 def _linear_coder(wiring: Wiring, directions_KD: Float[Tensor, "K D"], centre_D: Float[Tensor, " D"]) -> SparseCoder:
     """Writes the projection on orthonormal directions about a centre."""
-    cls = architecture("relu")
     both = torch.cat([directions_KD, -directions_KD])
-    coder = cls(cls.Config(n_latents=len(both), variant="april_2024", centre=True), wiring)
+    coder = Relu(ReluConfig(n_latents=len(both), variant="april_2024", centre=True), wiring)
     coder.W_enc.copy_(both)
     coder.W_dec.copy_(both)
     coder.b_enc.zero_()
