@@ -88,6 +88,28 @@ def test_convert_writes_a_run_for_another_library_and_back(here: Call, folder: P
     assert (folder / "back/config.toml").is_file()
 
 
+def test_a_run_does_not_differ_from_itself(here: Call) -> None:
+    said = here("compare", "runs/small", "runs/small")
+    assert said.returncode == 0, said.stderr
+    assert "not told apart" in said.stdout
+    assert " real" not in said.stdout
+
+
+def test_suites_measure_a_run_beside_its_floors_and_keep_what_they_found(here: Call, folder: Path) -> None:
+    kinds = {"rope": "the beam holds the warp and a knot", "water": "a river runs down to the sea at night"}
+    lines = [f"{text} {i} times,{kind}" for i in range(30) for kind, text in kinds.items()]
+    (folder / "kinds.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    measured = here("evaluate", "runs/small", "--suite", "probing", "--task", "kinds.csv", "--quiet")
+    assert measured.returncode == 0, measured.stderr
+    assert "probing: " in measured.stdout and "random" in measured.stdout
+    assert here("evaluate", "runs/small", "--suite", "mdl", "--quiet").returncode == 0
+    found = json.loads((folder / "runs/small/suites.json").read_text())
+    assert set(found) == {"probing", "mdl"}
+    assert set(found["probing"]) == {"small", "random", "pca", "identity"}
+    assert found["probing"]["small"]["figures"]["probe_row"] > 0.9, "the kinds share no word"
+    assert found["probing"]["small"]["n"] > 0
+
+
 def test_releases_are_listed_by_a_part_of_their_name(here: Call) -> None:
     listed = here("releases", "gpt2-small-res-jb")
     assert listed.returncode == 0, listed.stderr
@@ -145,6 +167,9 @@ def test_sites_says_where_nothing_was_found(here: Call, tmp_path: Path) -> None:
         (("convert", "runs/none", "x"), "there is no folder 'runs/none', and no release 'runs'"),
         (("convert", "runs/small", "x", "--to", "saelen"), "unknown format to write 'saelen'; did you mean 'saelens'"),
         (("convert", "runs/small", "runs", "--to", "saelens"), "'runs' exists; give a new folder"),
+        (("evaluate", "runs/small", "--suite", "probin"), "unknown suite 'probin'; did you mean 'probing'"),
+        (("evaluate", "runs/small", "--suite", "probing", "--task", "none.csv"), "there is no task 'none.csv'"),
+        (("compare", "runs/small", "runs/none"), "there is no run folder 'runs/none'"),
         (("releases", "gpt7-large"), "no release has 'gpt7-large'"),
     ],
 )

@@ -12,6 +12,7 @@ which is too low for latents that fired but a few times; compare at the same num
 little costs few bits: read beside explained variance.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -162,7 +163,9 @@ def _coarsest(entries: Entries, norms_L: Float[np.ndarray, " L"], tolerance: flo
 
 
 def _bits(counts_LB: Int[np.ndarray, "L B"], n_tokens: float) -> tuple[float, float]:
-    """Bits a token for which latents are active, and for their values."""
+    """Bits a token for which latents are active, and for their values; NaN without tokens."""
+    if n_tokens == 0:
+        return math.nan, math.nan
     fires_L = counts_LB.sum(1)
     silent_L = n_tokens - fires_L
     which = n_tokens * np.log2(n_tokens) * len(fires_L) - _plogp(fires_L).sum() - _plogp(silent_L).sum()
