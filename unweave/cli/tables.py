@@ -26,7 +26,8 @@ from unweave.storage.latent_index import LatentIndex
 from unweave.storage.run_folder import Run
 
 _MARKS = {"good": ("ok     ", "green"), "warning": ("look   ", "yellow"), "problem": ("problem", "red")}
-_SHARES = {"dead_share", "dense_share"}
+_SHARES = ("_share", "massive_rows", "special_rows", "_energy")
+"""Ends of the keys of figures that are shown in percent."""
 
 
 def print_results(run: Run) -> None:
@@ -206,7 +207,7 @@ def _with_error(value: float | None, error: float | None) -> str:
 def _figure(name: str, value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.2%}" if name in _SHARES else f"{value:.4g}"
+    return f"{value:.2%}" if name.endswith(_SHARES) else f"{value:.4g}"
 
 
 def _weights(weights: list[TokenWeight], vocabulary: list[str]) -> str:

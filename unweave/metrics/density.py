@@ -43,7 +43,7 @@ class Density(Metric[CodedRows]):
             "often_share",
             "Latents on over 1 % of tokens",
             "Share of latents that fire on more than 1 % of tokens.",
-            "under 10 %",
+            "under 10 % in wide coders; L0 over the number of latents is the mean density",
         ),
         Definition(
             "dense_activation_share",

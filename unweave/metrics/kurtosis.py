@@ -49,14 +49,17 @@ class Kurtosis(Metric[CodedRows]):
         x = batch.x.double()
         about = x - self._mean_D.to(x)
         self.add("rows", batch.blocks, torch.ones(x.shape[0]))
-        for power in (1, 2, 3, 4):
-            self.add(f"x{power}", batch.blocks, about.pow(power))
-        inner = x - x.mean(1, keepdim=True)
-        self.add("of_rows", batch.blocks, ratio(inner.pow(4).mean(1), inner.square().mean(1).square()).nan_to_num(0.0))
+        square = about.square()
+        for power, values in enumerate((about, square, square * about, square.square()), 1):
+            self.add(f"x{power}", batch.blocks, values)
+        square = (x - x.mean(1, keepdim=True)).square()
+        of_rows = ratio(square.square().mean(1), square.mean(1).square())
+        self.add("of_rows", batch.blocks, of_rows.nan_to_num(0.0))
         values = batch.codes.values.detach().double()
         blocks_E = batch.blocks.to(values.device)[batch.codes.row_ids]
-        for power in (2, 4):
-            self.add_at(f"f{power}", blocks_E, batch.codes.latent_ids, values.pow(power))
+        square = values.square()
+        self.add_at("f2", blocks_E, batch.codes.latent_ids, square)
+        self.add_at("f4", blocks_E, batch.codes.latent_ids, square.square())
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         rows = sums["rows"][:, None]

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, final
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -108,25 +107,29 @@ class SplicedLoss(Metric[SplicedLosses]):
     def update(self, batch: SplicedLosses) -> None:
         """One text at a time, so that a batch of logits is never copied as a whole."""
         for i, token_ids in enumerate(batch.token_ids):
-            predicted = torch.arange(token_ids.shape[0] - 1)
-            if batch.is_padding is not None:
-                predicted = (~batch.is_padding[i, 1:]).nonzero().flatten().cpu()
-            for part in predicted.split(_CHUNK):
-                self._add(batch, i, part)
+            n_predicted = token_ids.shape[0] - 1
+            for start in range(0, n_predicted, _CHUNK):
+                places = slice(start, min(start + _CHUNK, n_predicted))
+                if batch.is_padding is None:
+                    self._add(batch, i, places)
+                else:
+                    is_predicted = ~batch.is_padding[i, places.start + 1 : places.stop + 1]
+                    self._add(batch, i, places.start + is_predicted.nonzero().flatten().cpu())
 
-    def _add(self, batch: SplicedLosses, i: int, predicted: Int[Tensor, " P"]) -> None:
+    def _add(self, batch: SplicedLosses, i: int, places: slice | Int[Tensor, " P"]) -> None:
+        """Add the positions of a text whose next token is predicted."""
         device = batch.clean.device
-        targets = batch.token_ids[i].cpu()[predicted + 1].to(device)
-        blocks = batch.blocks[i].cpu()[predicted]
-        here = predicted.to(device)
+        targets = batch.token_ids[i, 1:].cpu()[places].to(device)[:, None]
+        blocks = batch.blocks[i].cpu()[places]
+        here = places if isinstance(places, slice) else places.to(device)
         clean = batch.clean[i, here].float().log_softmax(-1)
         self.add("tokens", blocks, torch.ones(len(blocks)))
-        self.add("ce_clean", blocks, F.nll_loss(clean, targets, reduction="none"))
+        self.add("ce_clean", blocks, -clean.gather(1, targets)[:, 0])
         p = clean.exp()
         for variant in self.variants:
             logs = batch.replaced[variant][i, here].float().log_softmax(-1)
-            self.add(f"ce_{variant}", blocks, F.nll_loss(logs, targets, reduction="none"))
-            self.add(f"kl_{variant}", blocks, (p * (clean - logs)).sum(-1, dtype=torch.float64))
+            self.add(f"ce_{variant}", blocks, -logs.gather(1, targets)[:, 0])
+            self.add(f"kl_{variant}", blocks, (clean - logs).mul_(p).sum(-1, dtype=torch.float64))
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         means = {name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}
