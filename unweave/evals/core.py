@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unweave.activations.harvest import rows_of
 from unweave.coders import Port, SparseCoder
+from unweave.evals.measured import Measured
 from unweave.metrics import (
     L0,
     CodedRows,
@@ -39,13 +40,6 @@ _PIECE = 16
 """Sequences after which a document that goes on counts as another one for the errors."""
 
 
-class Measured(NamedTuple):
-    """Figures by name, and the standard error of each by leaving out blocks of documents."""
-
-    figures: dict[str, float]
-    standard_errors: dict[str, float]
-
-
 class CodedBatch(NamedTuple):
     """The rows of a batch of tokens and what one coder made of them."""
 
@@ -59,7 +53,6 @@ class CoderMeasures:
     def __init__(self, coder: SparseCoder, mean_D: Float[Tensor, " D"]) -> None:
         """``mean_D`` is the mean of the rows that should be written, which is also what mean ablation puts there."""
         self.coder = coder
-        self.mean_D = mean_D
         self.reconstruction = Reconstruction(coder.wiring.d_write)
         self.density = Density(coder.n_latents)
         self.l0 = L0()
@@ -100,7 +93,14 @@ class CoderMeasures:
         for metric in self.metrics:
             figures |= metric.compute()
             errors |= metric.standard_errors()
-        return Measured(figures, errors)
+        return Measured(figures, errors, self.reconstruction.n_rows, {})
+
+    def distributions(self) -> dict[str, Any]:
+        """Tokens by number of active latents, and latents by the decimal logarithm of their density."""
+        return {
+            "tokens_by_l0": self.l0.rows_by_count.tolist(),
+            "latents_by_density": self.density.histogram()._asdict(),
+        }
 
     def _sides(self, activations: Mapping[str, Float[Tensor, "B _"]]) -> tuple[Tensor, Tensor]:
         """What is read and what should be written, sites side by side."""

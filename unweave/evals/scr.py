@@ -12,7 +12,7 @@ There are two ways for labels to go together; the one whose biased probe does wo
 is taken. 1: the bias is gone; 0: nothing is gained; negative: the target was harmed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,10 +57,21 @@ def measure_scr(
 
     Counts that a coder has no latents for are left out. Raises ``UserError`` for coders that write elsewhere.
     """
+    return measure_crossed(model, coders, tasks, scr_figures, counts)
+
+
+def measure_crossed(
+    model: LanguageModel,
+    coders: Mapping[str, SparseCoder],
+    tasks: Sequence[CrossedTexts],
+    figures_of: Callable[..., Measured],
+    counts: Sequence[int],
+) -> dict[str, Measured]:
+    """What ``scr_figures`` or figures of its kind say of each coder, on one pass over the texts."""
     check_ablatable(coders)
     counts = usable_counts(counts, list(coders.values()))
     crossed = [(text_examples(model, coders, task.target), task) for task in tasks]
-    return {name: scr_figures(crossed, name, decoder(coder), counts=counts) for name, coder in coders.items()}
+    return {name: figures_of(crossed, name, decoder(coder), counts=counts) for name, coder in coders.items()}
 
 
 def scr_figures(

@@ -19,12 +19,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from unweave.coders import SparseCoder
-from unweave.evals.ablation import COUNTS, decoder, usable_counts
-from unweave.evals.examples import Examples, text_examples
+from unweave.evals.ablation import COUNTS
+from unweave.evals.examples import Examples
 from unweave.evals.measured import Measured, Weightings, mean_of_known, weighted_mean
-from unweave.evals.pooled import check_ablatable
 from unweave.evals.probes import fit
-from unweave.evals.scr import Pair, balanced_places
+from unweave.evals.scr import Pair, balanced_places, measure_crossed
 from unweave.evals.tasks import CrossedTexts
 from unweave.metrics.base import Definition
 from unweave.models.language_model import LanguageModel
@@ -63,10 +62,7 @@ def measure_shift(
 
     Counts that a coder has no latents for are left out. Raises ``UserError`` for coders that write elsewhere.
     """
-    check_ablatable(coders)
-    counts = usable_counts(counts, list(coders.values()))
-    crossed = [(text_examples(model, coders, task.target), task) for task in tasks]
-    return {name: shift_figures(crossed, name, decoder(coder), counts=counts) for name, coder in coders.items()}
+    return measure_crossed(model, coders, tasks, shift_figures, counts)
 
 
 def shift_figures(

@@ -81,7 +81,10 @@ def find(short_name: str) -> Found:
     name, _, id = short_name.partition("/")
     known = releases()
     if name not in known:
-        raise UserError(f"there is no release {name!r}{nearest(name, known)}; unweave releases lists them")
+        hint = nearest(name, known)
+        raise UserError(
+            f"there is no folder {short_name!r}, and no release {name!r}{hint}; `unweave releases` lists them"
+        )
     release = known[name]
     return _whole(release) if not id else _one(release, id)
 
@@ -93,16 +96,6 @@ def _on_the_hub(address: str) -> Found:
         raise UserError(f"{address!r} is no place on the hub; give hf:owner/repository/folder")
     wanted = (path, f"{path}/*", "config.json", "config.yaml") if path else ("*",)
     return Found(address, match[1], path, (), wanted, Place(), "")
-
-
-def on_hub(address: str) -> Found:
-    """A folder or file of any repository, as ``owner/name/folder``."""
-    parts = address.strip("/").split("/")
-    if len(parts) < 2 or ".." in parts or not all(parts):
-        raise UserError(f"{address!r} is no place on the hub; give hf:owner/name, or hf:owner/name/folder")
-    path = "/".join(parts[2:])
-    wanted = (path, f"{path}/*") if path else ("*",)
-    return Found(f"hf:{address}", "/".join(parts[:2]), path, (), wanted, Place(), "")
 
 
 def _expanded(name: str, entry: dict[str, Any], by_format: dict[str, list[str]]) -> Iterator[Release]:

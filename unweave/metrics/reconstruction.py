@@ -79,8 +79,3 @@ class Reconstruction(Metric[CodedRows]):
     @property
     def n_rows(self) -> int:
         return int(self.sums["rows"].sum())
-
-    @property
-    def mean_D(self) -> Float[Tensor, " D"]:
-        """Mean row, in float64."""
-        return self.sums["x"].sum(0) / self.n_rows

@@ -1,7 +1,7 @@
 """Measure a finished coder on held-out text and record all of its latents."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,17 +32,22 @@ _MEAN_TOKENS = 16_384
 
 def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
     """Measure a run anew, with its own recipe or with overrides such as ``evaluation.tokens=1_000_000``."""
-    if wrong := [override for override in overrides if not override.startswith(_MEASURING)]:
-        raise UserError(f"{wrong[0]!r} would change what was trained; evaluate takes {', '.join(_MEASURING)} settings")
     run = Run(path)
     coder = run.coder
     with watch.waiting("loading the model and the text"):
-        bench = set_up(read_job(str(run.path / "config.toml"), overrides).recipe)
+        bench = bench_of(run, overrides)
     measure_into({run.path: coder.to(bench.model.device)}, bench, watch)
     run = Run(path)
     with watch.waiting("writing the report"):
         write_report(run, name=run.path.resolve().name)
     return run
+
+
+def bench_of(run: Run, overrides: Sequence[str]) -> Workbench:
+    """The model and text of a run, with overrides of what may differ from those of the training."""
+    if wrong := [override for override in overrides if not override.startswith(_MEASURING)]:
+        raise UserError(f"{wrong[0]!r} would change what was trained; evaluate takes {', '.join(_MEASURING)} settings")
+    return set_up(read_job(str(run.path / "config.toml"), list(overrides)).recipe)
 
 
 def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Watch) -> None:
@@ -53,7 +58,7 @@ def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Wa
     config, max_norm = bench.recipe.evaluation, bench.recipe.packing.max_norm
     sites = list(dict.fromkeys(port.site for coder in coders.values() for port in coder.wiring.writes))
     with watch.waiting("finding the mean of the rows"):
-        first = _until(bench.token_batches(bench.corpus.held_out, _SEQUENCES), _MEAN_TOKENS)
+        first = held_out(bench, _MEAN_TOKENS)
         means = mean_rows(bench.model, first, sites, max_norm=max_norm)
     named = {str(folder): coder for folder, coder in coders.items()}
     measures = CoreMeasures(bench.model, named, means, max_norm=max_norm)
@@ -64,7 +69,7 @@ def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Wa
     n_documents = 0
     with watch.bar("measuring", config.tokens) as bar:
         n_tokens = 0
-        for batch in _until(bench.token_batches(bench.corpus.held_out, _SEQUENCES), config.tokens):
+        for batch in held_out(bench, config.tokens):
             coded = measures.update(batch, splice=n_tokens < config.splice_tokens)
             for folder in coders:
                 recorders[folder].update(batch, *coded[str(folder)])
@@ -77,11 +82,12 @@ def measure_into(coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Wa
             Path(folder) / "results.json",
             {
                 **measured.figures,
-                "n_tokens": measures.coders[folder].reconstruction.n_rows,
+                "n_tokens": measured.n,
                 "n_documents": n_documents,
                 "n_latents": coder.n_latents,
                 "d_model": coder.d_model,
                 "standard_errors": measured.standard_errors,
+                "distributions": measures.coders[folder].distributions(),
                 "measured_with": {"text": bench.recipe.text.source, **asdict(config)},
                 "definition_versions": {name: definition.version for name, definition in definitions().items()},
             },
@@ -101,10 +107,10 @@ def _write_latents(folder: Path, coder: SparseCoder, recorder: LatentRecorder, b
     write_latents(folder / "latents.sqlite", records, token_texts(bench.model, range(bench.model.n_vocabulary)))
 
 
-def _until(batches: Iterator[TokenBatch], n_tokens: int) -> Iterator[TokenBatch]:
-    """Batches until ``n_tokens`` content tokens were given out, or the text ends."""
+def held_out(bench: Workbench, n_tokens: int) -> Iterator[TokenBatch]:
+    """Batches of held-out text until ``n_tokens`` content tokens were given out, or the text ends."""
     seen = 0
-    for batch in batches:
+    for batch in bench.token_batches(bench.corpus.held_out, _SEQUENCES):
         yield batch
         seen += int(batch.is_content.sum())
         if seen >= n_tokens:

@@ -8,10 +8,8 @@ from unweave.errors import UserError, nearest
 from unweave.formats.dictionaries import Place, read_dictionaries
 from unweave.formats.fetch import fetch
 from unweave.formats.native import CONFIG, read_coder
-from unweave.formats.releases import Found, find, on_hub, releases
+from unweave.formats.releases import find
 from unweave.models.transformer_lens import canonical
-
-HUB = "hf:"
 
 
 def load(
@@ -45,21 +43,12 @@ def load_all(
     if path.exists() or _is_meant_as_path(str(source)):
         found = read_dictionaries(path, place, format)
     else:
-        name = str(source)
-        release = on_hub(name.removeprefix(HUB)) if name.startswith(HUB) else _released(name)
+        release = find(str(source))
         known = Place(*(ours or theirs for ours, theirs in zip(place, release.place, strict=True)))
         found = read_dictionaries(fetch(release), known, format or release.format)
     for coder in found.values():
         _placed(coder, Place())
     return found
-
-
-def _released(name: str) -> Found:
-    release = name.partition("/")[0]
-    if release not in releases():
-        hint = nearest(release, releases())
-        raise UserError(f"there is no folder {name!r}, and no release {release!r}{hint}; `unweave releases` lists them")
-    return find(name)
 
 
 def _is_meant_as_path(source: str) -> bool:

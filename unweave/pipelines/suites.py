@@ -1,6 +1,5 @@
 """Measure a run's coder by suites beyond the core figures, beside coders that have learned nothing about latents."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,17 +16,15 @@ from unweave.evals.builtin_tasks import TEXT_TASKS, builtin_crossed, builtin_tex
 from unweave.evals.controls import identity_coder, pca_coder, random_coder
 from unweave.evals.measured import Measured
 from unweave.evals.tasks import CrossedTexts, LabelledTexts, LabelledTokens, TaskConfig, read_task
-from unweave.formats.files import write_atomically
 from unweave.formats.stdlib_corpus import stdlib_documents
 from unweave.metrics import Definition
+from unweave.pipelines.evaluate import bench_of, held_out
 from unweave.pipelines.progress import Watch
-from unweave.pipelines.recipe import read_job
-from unweave.pipelines.workbench import Workbench, set_up
+from unweave.pipelines.workbench import Workbench
 from unweave.registry import lookup
-from unweave.storage.run_folder import Run
-from unweave.types import TokenBatch
+from unweave.storage.run_folder import SUITES as SUITES_FILE
+from unweave.storage.run_folder import Run, write_json
 
-RESULTS = "suites.json"
 _BUILTIN = "builtin:"
 _TOKEN_TASKS = ("token_class", "identifier", "in_string")
 _FLOOR_ROWS = 16_384
@@ -58,16 +55,6 @@ class Material:
     @cached_property
     def crossed(self) -> list[CrossedTexts]:
         return builtin_crossed(self.documents)
-
-    def batches(self, n_tokens: int) -> list[TokenBatch]:
-        """Held-out text."""
-        found, n = [], 0
-        for batch in self.bench.token_batches(self.bench.corpus.held_out, 8):
-            found.append(batch)
-            n += int(batch.is_content.sum())
-            if n >= n_tokens:
-                break
-        return found
 
     def _texts(self, name: str) -> LabelledTexts:
         if name.startswith(_BUILTIN):
@@ -100,7 +87,9 @@ SUITES = {
         lambda m: absorption.measure_absorption(m.bench.model, m.coders, m.tokens[0]),
         lambda: absorption.DEFINITIONS,
     ),
-    "mdl": Suite(lambda m: mdl.measure_mdl(m.bench.model, m.coders, m.batches(_MDL_TOKENS)), lambda: mdl.DEFINITIONS),
+    "mdl": Suite(
+        lambda m: mdl.measure_mdl(m.bench.model, m.coders, held_out(m.bench, _MDL_TOKENS)), lambda: mdl.DEFINITIONS
+    ),
 }
 
 
@@ -114,13 +103,14 @@ def measure_suites(
     suites = {name: lookup(name, SUITES, "suite") for name in names}
     run = Run(path)
     with watch.waiting("loading the model and the text"):
-        bench = set_up(read_job(str(run.path / "config.toml"), list(overrides)).recipe)
+        bench = bench_of(run, overrides)
         material = Material(bench, _with_floors(run, bench), tuple(tasks))
     found = {}
     for name, suite in suites.items():
         with watch.waiting(f"measuring {name}"):
             found[name] = suite.measure(material)
-    _write(run.path / RESULTS, found)
+    told = {suite: {coder: its._asdict() for coder, its in coders.items()} for suite, coders in found.items()}
+    write_json(run.path / SUITES_FILE, run.suites | told)
     return found
 
 
@@ -130,13 +120,10 @@ def _with_floors(run: Run, bench: Workbench) -> dict[str, SparseCoder]:
     name = run.path.resolve().name
     if coder.wiring.kind != "sae":
         return {name: coder}
-    sample, n = [], 0
-    for batch in bench.token_batches(bench.corpus.held_out, 8):
+    sample = []
+    for batch in held_out(bench, _FLOOR_ROWS):
         captured = bench.model.capture(batch.token_ids, coder.site)
         sample.append(rows_of(batch, captured, max_norm=bench.recipe.packing.max_norm).activations[coder.site])
-        n += len(sample[-1])
-        if n >= _FLOOR_ROWS:
-            break
     x_BD = torch.cat(sample).float()
     l0 = float(run.results["l0"])
     controls = {
@@ -149,20 +136,3 @@ def _with_floors(run: Run, bench: Workbench) -> dict[str, SparseCoder]:
     if name in controls:
         raise UserError(f"a run called {name!r} cannot be told from the floor of that name; rename its folder")
     return {name: coder} | {other: control.to(bench.model.device) for other, control in controls.items()}
-
-
-def _write(path: Path, found: Mapping[str, Mapping[str, Measured]]) -> None:
-    """Add to what was measured before; NaN, which JSON does not have, becomes null."""
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    told = {
-        suite: {
-            coder: {
-                "figures": {name: None if value != value else value for name, value in its.figures.items()},
-                "standard_errors": {n: None if value != value else value for n, value in its.standard_errors.items()},
-                "n": its.n,
-            }
-            for coder, its in coders.items()
-        }
-        for suite, coders in found.items()
-    }
-    write_atomically(path, json.dumps(before | told, indent=2, allow_nan=False) + "\n")

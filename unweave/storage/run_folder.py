@@ -17,6 +17,8 @@ from unweave.storage.latent_index import LatentIndex
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which its checkpoints lie."""
+SUITES = "suites.json"
+"""What suites beyond the core figures have found."""
 _MEASURE_ANEW = "`unweave evaluate` on the run measures it anew"
 
 
@@ -48,6 +50,11 @@ class Run:
         if "standard_errors" not in results or "n_tokens" not in results:
             raise UserError(f"{str(self.path / 'results.json')!r} lacks figures; {_MEASURE_ANEW}")
         return results
+
+    @property
+    def suites(self) -> dict[str, Any]:
+        """What suites beyond the core figures have found, by suite and coder; empty where none was measured."""
+        return self._json(SUITES) if (self.path / SUITES).is_file() else {}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -153,8 +160,13 @@ def _publish(partial: Path, path: Path) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write readable JSON, atomically; NaN, which JSON does not have, becomes null."""
-    plain = {name: None if value != value else value for name, value in values.items()}
-    write_atomically(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value
 
 
 def _is_worth_keeping(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Configs and metadata of SAELens: what is read from them, what overrides them, and what is refused."""
+"""Configs and metadata of SAELens: what is read from them, and what is refused."""
 
 import json
 import shutil
@@ -82,11 +82,13 @@ def test_sites_of_hugging_face_models_are_outputs_of_modules(copy: Any) -> None:
     assert found.site == "model.layers.3:out"
 
 
-def test_the_entry_of_a_catalogue_can_say_what_the_config_does_not(copy: Any) -> None:
+def test_the_scale_that_is_missing_can_be_added_to_the_config(copy: Any) -> None:
     path = copy("standard", normalize_activations="expected_average_only_in")
     with pytest.raises(UserError, match=r"scaled to a mean norm of sqrt\(d_in\), and no file says by how much"):
         saelens.read(path, Place())
-    (found,) = saelens.read(path, Place(), {"norm_scaling_factor": 0.5}).values()
+    config = json.loads((path / "cfg.json").read_text())
+    (path / "cfg.json").write_text(json.dumps(config | {"norm_scaling_factor": 0.5}))
+    (found,) = saelens.read(path, Place()).values()
     plain = read("saelens", "theirs", "standard")
     assert torch.equal(found.W_enc, 0.5 * plain.W_enc)
     assert torch.equal(found.W_dec, 2 * plain.W_dec)

@@ -8,13 +8,13 @@ dictionary_learning's, which has the same names.
 
 from pathlib import Path
 
-from unweave.coders import SparseCoder, Wiring
+from unweave.coders import SparseCoder
 from unweave.formats.dictionaries import Place
-from unweave.formats.dictionaries.assemble import assemble
+from unweave.formats.dictionaries.linear_maps import axes_of, read_linear_maps
 from unweave.formats.dictionaries.whereabouts import either, in_path
-from unweave.formats.tensor_file import exactly, names_in, read_tensors
+from unweave.formats.tensor_file import names_in
 
-_AXES = {"encoder.weight": 2, "encoder.bias": 1, "decoder.weight": 2, "decoder.bias": 1}
+_MAPS = ("encoder", "decoder")
 
 
 def recognises(path: Path) -> bool:
@@ -22,26 +22,15 @@ def recognises(path: Path) -> bool:
     file = _file(path)
     own = file.suffix == ".pt" and file.name != "ae.pt" and not (file.parent / "config.json").exists()
     names = names_in(file) if own else set()
-    return _AXES.keys() <= names and not {"k", "threshold", "pre_bias", "bias", "b_dec"} & names
+    return axes_of(*_MAPS).keys() <= names and not {"k", "threshold", "pre_bias", "bias", "b_dec"} & names
 
 
 def read(path: Path, place: Place) -> dict[str, SparseCoder]:
     """The one coder of a file."""
     file = _file(path)
-    tensors = read_tensors(file)
-    exactly(tensors, _AXES, file)
-    ours = {
-        "W_enc": tensors["encoder.weight"],
-        "b_enc": tensors["encoder.bias"],
-        "W_dec": tensors["decoder.weight"].T,
-        "b_dec": tensors["decoder.bias"],
-    }
     named = in_path(r"(DeepSeek-R1-Distill-[\w.]+-\d+B)-SAE-l(\d+)", file)
     found = Place(f"deepseek-ai/{named[1]}", f"blocks.{named[2]}.hook_resid_post") if named else Place()
-    place = either(place, found)
-    wiring = Wiring.sae(tensors["encoder.weight"].shape[1], place.site)
-    settings = {"variant": "april_2024", "centre": False}
-    return {file.stem: assemble("relu", settings, wiring, ours, place.model, file)}
+    return read_linear_maps(file, *_MAPS, either(place, found))
 
 
 def _file(path: Path) -> Path:

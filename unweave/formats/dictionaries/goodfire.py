@@ -8,13 +8,13 @@ block x is taken: ``Llama-3.1-8B-Instruct-SAE-l19.pth``.
 
 from pathlib import Path
 
-from unweave.coders import SparseCoder, Wiring
+from unweave.coders import SparseCoder
 from unweave.formats.dictionaries import Place
-from unweave.formats.dictionaries.assemble import assemble
+from unweave.formats.dictionaries.linear_maps import read_linear_maps
 from unweave.formats.dictionaries.whereabouts import either, in_path
-from unweave.formats.tensor_file import exactly, names_in, read_tensors
+from unweave.formats.tensor_file import names_in
 
-_AXES = {"encoder_linear.weight": 2, "encoder_linear.bias": 1, "decoder_linear.weight": 2, "decoder_linear.bias": 1}
+_MAPS = ("encoder_linear", "decoder_linear")
 
 
 def recognises(path: Path) -> bool:
@@ -26,20 +26,9 @@ def recognises(path: Path) -> bool:
 def read(path: Path, place: Place) -> dict[str, SparseCoder]:
     """The one coder of a file."""
     file = _file(path)
-    tensors = read_tensors(file)
-    exactly(tensors, _AXES, file)
-    ours = {
-        "W_enc": tensors["encoder_linear.weight"],
-        "b_enc": tensors["encoder_linear.bias"],
-        "W_dec": tensors["decoder_linear.weight"].T,
-        "b_dec": tensors["decoder_linear.bias"],
-    }
     named = in_path(r"(Llama-3\.\d-\d+B-Instruct)-SAE-l(\d+)", file)
     found = Place(f"meta-llama/{named[1]}", f"blocks.{named[2]}.hook_resid_post") if named else Place()
-    place = either(place, found)
-    wiring = Wiring.sae(tensors["encoder_linear.weight"].shape[1], place.site)
-    settings = {"variant": "april_2024", "centre": False}
-    return {file.stem: assemble("relu", settings, wiring, ours, place.model, file)}
+    return read_linear_maps(file, *_MAPS, either(place, found))
 
 
 def _file(path: Path) -> Path:

@@ -67,15 +67,11 @@ def recognises(path: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def read(path: Path, place: Place, overrides: Mapping[str, Any] | None = None) -> dict[str, SparseCoder]:
-    """The one coder of a folder.
-
-    ``overrides`` replace what ``cfg.json`` says, as a release's entry in a catalogue may; ``norm_scaling_factor`` may
-    be among them, the number by which rows were multiplied in training where it is not folded into the weights.
-    """
+def read(path: Path, place: Place) -> dict[str, SparseCoder]:
+    """The one coder of a folder."""
     folder = _folder(path)
     source = folder / CONFIG
-    config = as_of_version_6(read_json_object(source) | dict(overrides or {}), source)
+    config = as_of_version_6(read_json_object(source), source)
     tensors = _renamed(read_tensors(folder / WEIGHTS), config, source)
     architecture = text(config, "architecture", source)
     model, reads, writes = place_of(config, place, source)
