@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 import unweave.coders
-from unweave.coders import SparseCoder, architecture, architectures
+from unweave.coders import SparseCoder, architecture, architectures, trainable, trainable_architectures
 from unweave.errors import UserError, nearest
 from unweave.registry import classes_in, lookup
 
@@ -60,3 +60,12 @@ def test_a_package_without_such_classes_registers_nothing() -> None:
 def test_nearest_names_several_near_matches_best_first() -> None:
     assert nearest("resid_pos", ["mlp_out", "resid_pre", "resid_post"]) == "; did you mean 'resid_post' or 'resid_pre'?"
     assert nearest("xyz", ["mlp_out"]) == ""
+
+
+def test_an_architecture_that_is_only_loaded_cannot_be_trained() -> None:
+    assert architectures().keys() - trainable_architectures().keys() == {"temporal"}
+    assert trainable("relu") is architectures()["relu"]
+    with pytest.raises(
+        UserError, match="type temporal can be loaded and measured, not trained; train one of: abs_topk"
+    ):
+        trainable("temporal")

@@ -77,7 +77,8 @@ def _write_ours(told: argparse.Namespace, format: str, folder: Path) -> Iterator
     for case, made in ours.CASES[format].items():
         coder = ours.coder(format, case)
         # a norm of each row is only of coders from elsewhere, which are not trained
-        coders[case] = coder if made.wiring.row_norm != "none" else _trained(coder, told.steps)
+        is_trained = coder.trains and made.wiring.row_norm == "none"
+        coders[case] = _trained(coder, told.steps) if is_trained else coder
         write_dictionary(coders[case], folder / case, format)
     run_peer(told.peers, format, "answer", folder)
     for case, coder in coders.items():
@@ -86,13 +87,14 @@ def _write_ours(told: argparse.Namespace, format: str, folder: Path) -> Iterator
 
 def _difference(format: str, direction: str, case: Path, coder: SparseCoder) -> Difference:
     expected = golden_cases.expected(case)
-    codes = coder.encode(expected.x_BD)
+    x = golden_cases.readable(coder, expected.x_BD)
+    codes = coder.encode(x)
     return Difference(
         format,
         direction,
         case.name,
         (codes.dense() - expected.codes_BL).abs().max().item(),
-        (coder.reconstruct(codes, expected.x_BD) - expected.reconstruction_BD).abs().max().item(),
+        (coder.reconstruct(codes, x) - expected.reconstruction_BD).abs().max().item(),
         expected.codes_BL.count_nonzero().item() / len(expected.x_BD),
     )
 

@@ -10,11 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.training import golden_run
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 
 
 def main() -> None:
-    for name in sys.argv[1:] or sorted(architectures()):
+    for name in sys.argv[1:] or sorted(trainable_architectures()):
         found = golden_run.curve(name)
         content = {"machine": golden_run.machine(), "steps": golden_run.STEPS, "curve": found}
         (golden_run.FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -32,6 +32,7 @@ _LOADERS = {
     "deepseek": "deepseek_r1_sae_huggingface_loader",
     "qwen_scope": "qwen_scope_sae_huggingface_loader",
     "hook_z": "connor_rob_hook_z_huggingface_loader",
+    "temporal_saes": "temporal_sae_huggingface_loader",
 }
 _OWNERS = {"goodfire": "Goodfire"}
 
@@ -91,6 +92,9 @@ def _saelens(name: str, loader: str) -> Expected:
     overrides = {"d_in": D, "d_sae": L, "device": "cpu", "dtype": "float32"}
     if "transcoder" in name:
         overrides |= {"d_out": D}
+    is_temporal = format == "temporal_saes"
+    if is_temporal:
+        del overrides["d_sae"]
     config, tensors, _ = getattr(module, loader)(
         f"{_OWNERS.get(format, 'x')}/{repository}", path, "cpu", False, overrides
     )
@@ -102,9 +106,12 @@ def _saelens(name: str, loader: str) -> Expected:
     sae.load_state_dict(tensors)
     if sae.cfg.reshape_activations == "hook_z":
         sae.turn_off_forward_pass_hook_z_reshaping()
-    x = rows(sum(map(ord, name)))
+    x = rows(sum(map(ord, name)), *((2, 5, D) if is_temporal else ()))
     codes = sae.encode(x)
-    return {"x": x, "codes": codes, "reconstruction": sae(x) if "affine" in name else sae.decode(codes)}
+    written = sae(x) if is_temporal or "affine" in name else sae.decode(codes)
+    if is_temporal:
+        codes, written = codes.flatten(0, 1), written.flatten(0, 1)
+    return {"x": x, "codes": codes, "reconstruction": written}
 
 
 def by_circuit_tracer(name: str) -> Expected | None:

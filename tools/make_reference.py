@@ -5,7 +5,7 @@ import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 from unweave.config import Field, describe
 from unweave.pipelines.recipe import Recipe, configurable
 
@@ -44,7 +44,7 @@ def settings_page() -> str:
         if not name.startswith("coder."):
             parts += [f"## `[{name}]`\n", f"{inspect.getdoc(config)}\n", _table(describe(config), _settings(config))]
     parts.append(CODERS)
-    for name, architecture in architectures().items():
+    for name, architecture in trainable_architectures().items():
         config = sections[f"coder.{name}"]
         parts += [f'### `type = "{name}"`\n', f"```text\n{_maths(architecture)}\n```\n"]
         parts.append(_table(describe(config), _settings(config)))

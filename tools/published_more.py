@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from published_files import D, L, case, parts, rows
+import yaml
+from published_files import D, L, case, parts, random, rows
 from published_formulas import Expected, formula, keep_largest
+from safetensors.torch import save_file
 
 
 def _batchtopk(folder: Path, seed: int, kind: str, *, normed: bool) -> None:
@@ -43,6 +45,36 @@ def _e2e(folder: Path) -> None:
             state |= {f"{site}.decoder.weight": p["W_dec"].T.contiguous(), f"{site}.decoder.bias": p["b_dec"]}
         torch.save(state, folder / f"samples_{samples}.pt")
     (folder / "final_config.yaml").write_text("tlens_model_name: gpt2-small\n")
+
+
+def _temporal(folder: Path, seed: int, model: str, **settings: Any) -> None:
+    n_latents, key = 2 * D, 4
+    p = {"D": parts(seed, n_latents)["W_dec"], "b": parts(seed)["b_dec"]}
+    if not settings["tied_weights"]:
+        p["E"] = random(D, n_latents, seed=seed + 5)
+    for layer in range(settings["n_attn_layers"]):
+        widths = {"k_ctx": key, "q_target": key, "v_ctx": n_latents, "c_proj": n_latents}
+        for number, (name, width) in enumerate(widths.items()):
+            place = seed + 10 * layer + number
+            p[f"attn_layers.{layer}.{name}.weight"] = random(width, n_latents, seed=place + 100)
+            p[f"attn_layers.{layer}.{name}.bias"] = random(width, seed=place + 200, scale=0.3)
+    save_file(p, folder / "latest_ckpt.safetensors")
+    sae = {"sae_type": "temporal", "exp_factor": 2, "n_heads": 2, "bottleneck_factor": n_latents // key} | settings
+    config = {"data": {"dtype": "float32"}, "llm": {"model_hf_name": model, "dimin": D}, "sae": sae}
+    (folder / "conf.yaml").write_text(yaml.safe_dump(config))
+
+
+@case("temporal_saes/temporalSAEs/gemma-2-2B/layer_12/temporal")
+def _temporal_tied(folder: Path) -> None:
+    selects = {"sae_diff_type": "topk", "kval_topk": 3}
+    _temporal(folder, 900, "google/gemma-2-2b", n_attn_layers=1, tied_weights=True, scaling_factor=0.2, **selects)
+
+
+@case("temporal_saes/temporalSAEs/llama-3.1-8B/layer_15/temporal")
+def _temporal_not_tied(folder: Path) -> None:
+    selects = {"sae_diff_type": "relu", "kval_topk": None}
+    model = "meta-llama/Llama-3.1-8B"
+    _temporal(folder, 950, model, n_attn_layers=2, tied_weights=False, scaling_factor=3.0, **selects)
 
 
 @formula("batchtopk")

@@ -125,6 +125,14 @@ class Codes:
         offsets = F.pad(_counts(row_ids, self.n_rows).cumsum(0), (1, 0))
         return Codes(self.values[kept], self.latent_ids[kept], offsets, self.n_latents, {"row_ids": row_ids})
 
+    def rows(self, index: Int[Tensor, " N"]) -> "Codes":
+        """Only some of the rows, in the order of ``index``; differentiable in ``values``."""
+        counts, starts = self.row_offsets.diff()[index], self.row_offsets[index]
+        offsets = F.pad(counts.cumsum(0), (1, 0))
+        entries = torch.arange(int(offsets[-1]), device=offsets.device)
+        entries = entries + (starts - offsets[:-1]).repeat_interleave(counts, output_size=len(entries))
+        return Codes(self.values[entries], self.latent_ids[entries], offsets, self.n_latents)
+
     def dense(self) -> Float[Tensor, "B L"]:
         """The full matrix, differentiable in ``values``; for small batches, tests and the kernels' dense route."""
         grid = self.values.new_zeros(self.n_rows, self.n_latents)

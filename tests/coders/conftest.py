@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Moment, Port, SparseCoder, Wiring, architecture, architectures
+from unweave.coders import Moment, Port, SparseCoder, Wiring, architecture, trainable_architectures
 from unweave.errors import UserError
 
 Make = Callable[..., SparseCoder]
@@ -46,7 +46,11 @@ def variants(name: str) -> list[dict[str, Any]]:
     return [{"variant": variant} for variant in get_args(hints["variant"])] if "variant" in hints else [{}]
 
 
-FORMS = {"-".join([name, *form.values()]): (name, form) for name in sorted(architectures()) for form in variants(name)}
+FORMS = {
+    "-".join([name, *form.values()]): (name, form)
+    for name in sorted(trainable_architectures())
+    for form in variants(name)
+}
 
 
 def rows_for(wiring: Wiring, n_rows: int = N_ROWS) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from unweave.coders import Wiring
-from unweave.evals.controls import identity_coder, pca_coder, random_coder
+from unweave.coders import Port, Wiring
+from unweave.coders.topk import TopK, TopKConfig
+from unweave.evals.controls import Kind, control, control_kinds, identity_coder, pca_coder, random_coder
 
 WIRING = Wiring.sae(12, "layers.1.resid_post")
 
@@ -48,3 +49,31 @@ def test_one_random_direction_of_many_explains_its_best_squared_cosine() -> None
     assert torch.equal(random_coder(plane, 4, 1.0, x.mean(0)).W_dec, few.W_dec)
     assert not torch.equal(random_coder(plane, 4, 1.0, x.mean(0), seed=1).W_dec, few.W_dec)
     assert math.isclose(few.W_dec.norm(dim=1).mean().item(), 1.0, rel_tol=1e-6)
+
+
+def test_controls_have_the_site_and_the_sparsity_of_the_coder() -> None:
+    coder = TopK(TopKConfig(n_latents=63, k=7), WIRING)
+    kinds = control_kinds(coder, 6.6)
+    site = "layers.1.resid_post"
+    assert kinds == {
+        "random": Kind("random", site, 7, 63),
+        "pca": Kind("pca", site, 7),
+        "identity": Kind("identity", site),
+    }
+    x = _rows()[:300]
+    made = {name: control(kind, x) for name, kind in kinds.items()}
+    assert {name: its.site for name, its in made.items()} == dict.fromkeys(kinds, site)
+    assert torch.equal(made["random"].W_dec, random_coder(WIRING, 63, 7.0, x.mean(0)).W_dec)
+    assert torch.equal(made["pca"].W_dec, pca_coder(WIRING, 7.0, x).W_dec)
+    assert torch.equal(made["identity"](x), x)
+    assert control_kinds(coder, 0.0)["random"].k == 1, "a coder whose latents are all dead"
+    assert control_kinds(coder, 100.0)["random"].k == 63
+
+
+def test_controls_stand_in_for_an_sae_alone_and_know_nothing_of_row_norms() -> None:
+    config = TopKConfig(n_latents=63, k=7)
+    site, other = WIRING.reads[0], Port("layers.1.mlp_out", 12)
+    assert control_kinds(TopK(config, Wiring.transcoder(site, other)), 7.0) == {}
+    assert control_kinds(TopK(config, Wiring.crosscoder(site, other)), 7.0) == {}
+    normed = Wiring((site,), (site,), row_norm="layer_norm")
+    assert control(control_kinds(TopK(config, normed), 7.0)["pca"], _rows()).wiring == WIRING

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unweave.activations.harvest import rows_of
 from unweave.coders import Port, SparseCoder, Wiring, architecture
-from unweave.evals.core import CoreMeasures, Measured, mean_rows
+from unweave.evals.core import CoreMeasures, Measured
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -218,14 +218,6 @@ def test_rows_that_are_left_out_for_their_length_are_still_told(gpt2: LanguageMo
     assert measures.compute()["coder"].figures["massive_rows"] == pytest.approx(1 / 36)
 
 
-def test_the_mean_row_is_that_of_content_tokens(gpt2: LanguageModel) -> None:
-    batches = _batches(gpt2)
-    means = mean_rows(gpt2, batches, [SITE, LATER])
-    tokens = torch.cat([batch.token_ids for batch in batches])
-    for site, x in gpt2.capture(tokens, [SITE, LATER]).items():
-        torch.testing.assert_close(means[site], x[tokens != 0].mean(0), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("reads", "writes", "skip"),
     [((SITE,), (SITE,), False), ((READ,), (WRITTEN,), True), ((SITE, LATER), (SITE, LATER), False)],
@@ -263,3 +255,29 @@ def test_row_figures_are_those_of_all_rows_together(
     torch.testing.assert_close(its.density.density_L, (dense > 0).double().mean(0), check_dtype=False)
     torch.testing.assert_close(torch.cat([part.dense() for part in codes]), dense)
     assert math.isnan(figures["ce_clean"]), "nothing was spliced"
+
+
+def _temporal(model: LanguageModel, **settings: Any) -> SparseCoder:
+    cls = architecture("temporal")
+    small = {"n_latents": 63, "n_heads": 3, "d_key": 9, "k": 7} | settings
+    return cls(cls.Config(**small), Wiring.sae(model.width(SITE), SITE)).requires_grad_(False)
+
+
+def test_a_coder_of_sequences_is_measured_at_the_rows_that_count(gpt2: LanguageModel) -> None:
+    batches, coder = _batches(gpt2), _temporal(gpt2)
+    measures = CoreMeasures(gpt2, {"coder": coder}, {SITE: torch.zeros(gpt2.width(SITE))})
+    codes = [measures.update(batch, splice=True)["coder"].codes for batch in batches]
+    tokens = torch.cat([batch.token_ids for batch in batches])
+    x, counts = gpt2.capture(tokens, SITE)[SITE], (tokens != 0).flatten()
+    error = (x.flatten(0, 1) - coder(x)).square().sum(1)
+    whole = coder.encode(x).dense()
+    torch.testing.assert_close(torch.cat([part.dense() for part in codes]), whole[counts], rtol=1e-4, atol=1e-5)
+    figures = measures.compute()["coder"].figures
+    assert figures["mse"] == pytest.approx(error[counts].mean().item(), rel=1e-4)
+    assert figures["l0"] == pytest.approx((whole[counts] > 0).sum().item() / 96)
+    special = error[~counts].sum() / x.flatten(0, 1)[~counts].square().sum()
+    assert figures["special_error"] == pytest.approx(special.item(), rel=1e-4)
+    is_content = (tokens != 0)[..., None]
+    with gpt2.patch({SITE: lambda x: torch.where(is_content, coder(x).view_as(x), x)}):
+        spliced = F.cross_entropy(gpt2.logits(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    assert figures["ce_spliced"] == pytest.approx(spliced.item(), rel=1e-4)

@@ -116,3 +116,13 @@ def test_classes_without_tokens_on_both_sides_are_left_out(gpt2: LanguageModel) 
         token_examples(gpt2, {"a": _coder(gpt2, SITE)}, LabelledTokens(
             "letters", texts, characters, ("a", "b", "c"), np.arange(3), np.array([False] * 3)
         ), context=20)  # fmt: skip
+
+
+def test_a_text_that_is_read_as_a_sequence_is_pooled_as_if_it_were_alone(gpt2: LanguageModel) -> None:
+    cls = architecture("temporal")
+    config = cls.Config(n_latents=63, n_heads=3, d_key=9, k=7)
+    coder = cls(config, Wiring.sae(gpt2.width(SITE), SITE)).eval().requires_grad_(False)
+    found = pooled(gpt2, {"a": coder}, TEXTS, context=20)
+    for number, text in enumerate(TEXTS):
+        latents = coder.encode(gpt2.capture(gpt2.tokens(text)[:, :20], SITE)[SITE]).dense()[1:].double().mean(0)
+        np.testing.assert_allclose(found.latents["a"][[number]].toarray()[0], latents, rtol=1e-3, atol=1e-4)

@@ -134,3 +134,77 @@ def test_an_unknown_name_is_an_error_that_says_what_there_is(name: str, message:
     with pytest.raises(UserError, match=message) as error:
         find(name)
     assert "\n" not in str(error.value)
+
+
+MLP_OUT = "sae_group_gpt2_blocks.{}.hook_mlp_out_24576:{}"
+CORRECTED = {
+    f"gpt2-small-mlp-tm/blocks.{layer}.hook_mlp_out": (
+        "tommmcgrath/gpt2-small-mlp-out-saes",
+        MLP_OUT.format(layer, version),
+        {"norm_scaling_factor": factor},
+    )
+    for layer, version, factor in (
+        (0, "v1", 1.049317316132615),
+        (1, "v0", 2.3693984005104283),
+        (2, "v0", 1.6411934982190302),
+        (3, "v0", 1.8958522157897557),
+        (4, "v0", 1.81673478700627),
+        (5, "v0", 1.550234472245924),
+        (6, "v0", 1.3237742807210804),
+        (7, "v0", 1.1042905114723296),
+        (8, "v1", 0.9123762783479742),
+        (9, "v0", 0.6955335635232373),
+        (10, "v0", 0.3619728926727644),
+        (11, "v2", 0.2851548652550073),
+    )
+}
+CORRECTED |= {
+    f"mistral-7b-res-wg/blocks.{layer}.hook_resid_pre": (
+        "JoshEngels/Mistral-7B-Residual-Stream-SAEs",
+        f"mistral_7b_layer_{layer}",
+        {"normalize_activations": "constant_norm_rescale"},
+    )
+    for layer in (8, 16, 24)
+}
+CORRECTED |= {
+    f"gemma-2b-res-jb/blocks.{layer}.hook_resid_post": (
+        "jbloom/Gemma-2b-Residual-Stream-SAEs",
+        f"gemma_2b_blocks.{layer}.hook_resid_post_16384{ending}",
+        config,
+    )
+    for layer, ending, config in (
+        (0, "_anthropic", {}),
+        (6, "_anthropic_fast_lr", {}),
+        (10, "", {}),
+        (12, "", {"norm_scaling_factor": 0.21381938399317255}),
+        (17, "", {}),
+    )
+}
+CORRECTED |= {
+    f"temporal-sae-{name}/blocks.{layer}.hook_resid_post": (
+        "canrager/temporalSAEs",
+        f"{folder}/layer_{layer}/temporal",
+        {},
+    )
+    for name, folder, layer in (
+        ("gemma-2-2b", "gemma-2-2B", 12),
+        ("llama-3.1-8b", "llama-3.1-8B", 15),
+        ("llama-3.1-8b", "llama-3.1-8B", 26),
+    )
+}
+"""As in the directory of SAELens 6.54, with what it puts over configs."""
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_a_release_says_what_its_configs_do_not(name: str) -> None:
+    found = find(name)
+    assert (found.repository, found.path, dict(found.config)) == CORRECTED[name]
+
+
+@pytest.mark.parametrize("name", releases())
+def test_configs_are_corrected_by_settings_that_the_format_knows(name: str) -> None:
+    release = releases()[name]
+    for config in (release.config, *release.configs.values()):
+        assert config.keys() <= set(getattr(formats()[release.format], "CORRECTIONS", ()))
+    for id in release.configs:
+        assert find(f"{name}/{id}").config == {**release.config, **release.configs[id]}

@@ -81,3 +81,11 @@ def test_gradients_reach_the_entries_that_were_kept(make_codes: Callable[..., Co
     (codes.with_values(values).where(keep).values * weights).sum().backward()
     assert torch.equal(values.grad[keep], weights)
     assert torch.equal(values.grad[~keep], torch.zeros(int((~keep).sum()), dtype=torch.float64))
+
+
+def test_some_rows_in_any_order_and_more_than_once(make_codes: Callable[..., Codes]) -> None:
+    codes = make_codes(63, 7, 0.3)
+    for index in ([5, 0, 62, 5], [], list(range(63))):
+        some = codes.rows(torch.tensor(index, dtype=torch.int64))
+        assert_well_formed(some, (len(index), 7))
+        assert torch.equal(some.dense(), codes.dense()[index])

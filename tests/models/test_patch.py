@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unweave.coders import Wiring, architectures
+from unweave.coders import Wiring, trainable_architectures
+from unweave.coders.temporal import Temporal, TemporalConfig
 from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel, LatentEdit
 from unweave.types import Codes
@@ -152,9 +153,9 @@ def test_logits_of_a_whole_submodule_can_be_patched_by_path(lm: LanguageModel, t
         assert torch.equal(lm.logits(tokens), torch.zeros_like(clean))
 
 
-@pytest.fixture(params=sorted(architectures()))
+@pytest.fixture(params=sorted(trainable_architectures()))
 def latent_edit(request: pytest.FixtureRequest, gpt2: LanguageModel) -> LatentEdit:
-    cls = architectures()[request.param]
+    cls = trainable_architectures()[request.param]
     known = {field.name for field in fields(cls.Config)}
     settings = {key: value for key, value in SETTINGS.items() if key in known}
     coder = cls(cls.Config(n_latents=63, **settings), Wiring.sae(gpt2.width("layers.1.resid_post")))
@@ -228,3 +229,33 @@ def test_an_edit_of_the_blocks_output_sees_the_change_made_in_its_middle(lm: Lan
     with lm.patch({middle: lambda x: x + 1.0, after: look}):
         lm.logits(tokens)
     assert torch.equal(seen[0], seen[1])
+
+
+def _temporal_edit(gpt2: LanguageModel) -> LatentEdit:
+    config = TemporalConfig(n_latents=63, n_heads=3, d_key=9, k=7, n_layers=2)
+    coder = Temporal(config, Wiring.sae(gpt2.width("layers.1.resid_post"), "layers.1.resid_post"))
+    return LatentEdit(coder.requires_grad_(False), lambda codes: codes)
+
+
+def test_latents_of_sequences_that_are_left_alone_leave_the_model_bit_for_bit(
+    gpt2: LanguageModel, tokens: Tensor
+) -> None:
+    edit, clean = _temporal_edit(gpt2), gpt2.logits(tokens)
+    with gpt2.patch({"layers.1.resid_post": edit}):
+        assert torch.equal(gpt2.logits(tokens), clean)
+
+
+def test_what_earlier_positions_predict_stays_when_a_latent_is_ablated(gpt2: LanguageModel, tokens: Tensor) -> None:
+    site, edit = "layers.1.resid_post", _temporal_edit(gpt2)
+    x = gpt2.capture(tokens, [site])[site]
+    active = edit.coder.encode(x).dense()
+    latent = int(active.sum(0).argmax())
+
+    def ablate(codes: Codes) -> Codes:
+        return codes.with_values(codes.values.masked_fill(codes.latent_ids == latent, 0.0))
+
+    with gpt2.patch({site: edit._replace(change=ablate)}):
+        patched = gpt2.capture(tokens, [site])[site]
+    assert (active[:, latent] > 0).any()
+    by_hand = x.flatten(0, 1) - active[:, latent, None] * edit.coder.W_dec[latent]
+    torch.testing.assert_close(patched.flatten(0, 1), by_hand, rtol=1e-5, atol=1e-5)

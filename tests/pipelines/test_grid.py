@@ -70,6 +70,10 @@ def test_a_grid_is_read_back_from_its_toml(tmp_path: Any) -> None:
         ({"sweep": {"seed": 3}}, "sweep.seed needs a list of values, got 3"),
         ({"sweep": 3}, "sweep is a section with lists of values, got 3"),
         ({"coder": {"k": 3}}, "a recipe needs coder.type"),
+        (
+            {"coder": {"type": "temporal"}},
+            "type temporal can be loaded and measured, not trained; train one of: .*topk",
+        ),
         ({"coder": {"type": ["topk", "topq"]}}, "topq"),
         ({"coder": {"type": "topk", "kk": [3, 4]}}, "unknown setting 'coder.kk'"),
         ({"coder": {"type": "topk", "k": [3, 40000]}}, "coder.k needs 0 < k <= n_latents, got k=40000"),

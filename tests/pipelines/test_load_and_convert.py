@@ -1,6 +1,7 @@
 """Coders of other libraries by folder, file and name, and coders written for them; small ones that are made here."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from unweave.formats.native import write_coder
 from unweave.pipelines.convert import convert
 from unweave.pipelines.load import load_all
 
+GOLDEN = Path(__file__).parents[1] / "formats" / "dictionaries" / "golden"
 X = torch.randn(63, 12, generator=torch.Generator().manual_seed(63))
 
 
@@ -130,3 +132,30 @@ def test_whether_texts_began_with_a_token_of_their_own_is_kept(
     with_bos, without = gpt2.tokens(text), gpt2.tokens(text, prepend_bos=read.origin.prepend_bos)
     assert with_bos[0, 0] == gpt2.tokenizer.bos_token_id
     assert torch.equal(with_bos[:, 1:], without)
+
+
+def test_what_a_release_says_of_its_config_is_put_over_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the hub, made by hand, with a coder whose config does not say that rows are normed."""
+    snapshots = tmp_path / "models--JoshEngels--Mistral-7B-Residual-Stream-SAEs"
+    folder = snapshots / "snapshots" / "abc" / "mistral_7b_layer_16"
+    shutil.copytree(GOLDEN / "saelens" / "theirs" / "standard", folder)
+    (snapshots / "refs").mkdir()
+    (snapshots / "refs" / "main").write_text("abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    found = unweave.load("mistral-7b-res-wg/blocks.16.hook_resid_pre")
+    assert unweave.load(folder).wiring.row_norm == "none"
+    assert found.wiring.row_norm == "sqrt_width"
+    assert found.origin == Origin("mistralai/Mistral-7B-v0.1")
+
+
+@pytest.mark.parametrize("to", ["saelens", "unweave"])
+def test_a_coder_of_sequences_is_the_same_when_it_was_converted(tmp_path: Path, to: str) -> None:
+    published = GOLDEN / "temporal_saes" / "theirs" / "temporalSAEs" / "gemma-2-2B" / "layer_12" / "temporal"
+    before = unweave.load(published)
+    convert({"mine": before}, tmp_path / "out", to)
+    after = unweave.load(tmp_path / "out")
+    assert after.origin == before.origin == Origin("google/gemma-2-2b")
+    assert after.site == before.site == "layers.12.resid_post"
+    x = torch.randn(3, 7, 6)
+    torch.testing.assert_close(after.encode(x).dense(), before.encode(x).dense())
+    torch.testing.assert_close(after(x), before(x))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.training import runs, spliced
 from unweave.activations.sequences import CONTENT, TOKENS, sequences
-from unweave.coders import Moment, SparseCoder, Wiring, architectures
+from unweave.coders import Moment, SparseCoder, Wiring, trainable_architectures
 from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel
 from unweave.training.end_to_end import Spliced, clean_passes, streams_behind
@@ -179,7 +179,7 @@ def test_what_is_asked_for_falls(gpt2: LanguageModel, objective: ObjectiveConfig
     assert batch[TOKENS].shape == (5, 9)
 
 
-@pytest.mark.parametrize("name", sorted(architectures()))
+@pytest.mark.parametrize("name", sorted(trainable_architectures()))
 def test_every_architecture_takes_a_step(gpt2: LanguageModel, name: str) -> None:
     objective = ObjectiveConfig(kl=1.0, balance=True, downstream=0.1)
     trainee, batch = spliced.case(gpt2, spliced.SITES["sae"], objective, name, n_latents=96)

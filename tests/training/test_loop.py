@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.training import runs
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 from unweave.training.config import TrainingConfig
 from unweave.training.loop import finish, new_trainee, train
 
@@ -80,7 +80,7 @@ def test_coders_trained_together_are_those_trained_alone() -> None:
             assert torch.equal(x, y)
 
 
-@pytest.mark.parametrize("name", sorted(architectures()))
+@pytest.mark.parametrize("name", sorted(trainable_architectures()))
 def test_decoder_rows_keep_the_norm_of_the_config_after_every_step(name: str) -> None:
     config = TrainingConfig(rows=7 * 512, batch=512, buffer=1024, log_every=1)
     trainee = runs.trainee_of(name, config=config)

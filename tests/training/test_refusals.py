@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from tests.training import runs
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
 from unweave.training.loop import new_trainee, train
 from unweave.training.step import NotFinite
 
 
-@pytest.mark.parametrize("name", sorted(architectures()))
+@pytest.mark.parametrize("name", sorted(trainable_architectures()))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_bad_activations_stop_the_run_by_name_and_leave_the_weights_of_the_step_before(bad: float, name: str) -> None:
     config = TrainingConfig(rows=60 * 512, batch=512, buffer=1024, log_every=1)

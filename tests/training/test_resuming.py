@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.training import runs
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 from unweave.errors import UserError
 from unweave.training.config import TrainingConfig
 from unweave.training.loop import Progress, batches_before, new_trainee, resumed_trainee, train
@@ -19,8 +19,8 @@ from unweave.training.trainee import Trainee
 
 CONFIG = TrainingConfig(rows=30 * 64, batch=64, buffer=200, lr=1e-2, dead_window=200, log_every=1, average=0.9)
 SPARE = {"relu": {"variant": "april_2024"}, "jumprelu": {"variant": "anthropic"}, "matryoshka": {"prefixes": "random"}}
-"""Other forms of architectures, which keep other things."""
-CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [(name, {}, {}) for name in sorted(architectures())]
+"""Other forms of trainable_architectures, which keep other things."""
+CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [(name, {}, {}) for name in sorted(trainable_architectures())]
 CASES += [(name, settings, {}) for name, settings in SPARE.items()]
 CASES += [("topk", {"input_scale": "whiten"}, {"optimizer": "muon", "accumulate": 3})]
 CASES += [

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.training import runs
-from unweave.coders import SparseCoder, architectures
+from unweave.coders import SparseCoder, trainable_architectures
 from unweave.errors import UserError
 from unweave.training.loop import finish, new_trainee, train
 from unweave.training.trainee import Trainee
 
-NAMES = sorted(set(architectures()) - {"archetypal"})
+NAMES = sorted(set(trainable_architectures()) - {"archetypal"})
 CONFIG = runs.CONFIG
 
 

@@ -62,6 +62,17 @@ TRAINING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SCALED = {"normalize_activations": "expected_average_only_in"}
 WHITENED = {"normalize_activations": "covariance_whitening"}
+SCALAR = {"normalize_activations": "constant_scalar_rescale", "activation_normalization_factor": 0.3}
+TEMPORAL: dict[str, dict[str, Any]] = {
+    "temporal": {"kval_topk": 3},
+    "temporal_scaled": {"kval_topk": 3, "n_attn_layers": 2, **SCALAR},
+    "temporal_not_tied": {"sae_diff_type": "relu", "tied_weights": False},
+    "temporal_not_tied_scaled": {"kval_topk": 4, "n_attn_layers": 2, "tied_weights": False, **SCALAR},
+    "temporal_not_centred": {"sae_diff_type": "relu", "n_attn_layers": 2, "apply_b_dec_to_input": False},
+    "temporal_not_tied_not_centred": {"kval_topk": 3, "tied_weights": False, "apply_b_dec_to_input": False, **SCALAR},
+    "temporal_layer_norm": {"kval_topk": None, "normalize_activations": "layer_norm"},
+}
+"""SAEs that read rows as two sequences; SAELens does not train them."""
 UNFOLDED: dict[str, tuple[str, dict[str, Any]]] = {
     "scaled_standard": ("standard", SCALED),
     "scaled_topk": ("topk", {"k": 4} | SCALED),
@@ -99,6 +110,7 @@ def make(folder: Path) -> None:
     centred = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
     _new(get_sae_class("standard"), {}, 91, **centred).save_model(folder / "centred")
     _tell(folder / "centred", SAE.load_from_disk(folder / "centred"))
+    _make_temporal(folder)
 
 
 def train(folder: Path, steps: int) -> None:
@@ -129,6 +141,7 @@ def train(folder: Path, steps: int) -> None:
         scaler.load(folder / name / "activation_scaler.json")
         _fold(half_way, scaler)
         _tell(folder / name, _finished(half_way))
+    _make_temporal(folder)
 
 
 def run(case: Path, x_BD: Tensor) -> Found:
@@ -139,7 +152,8 @@ def _new(classes: tuple[Any, Any], settings: Mapping[str, Any], seed: int, **met
     sae_class, config_class = classes
     about = HOOK | ({"hook_name_out": "blocks.3.hook_mlp_out"} if "d_out" in settings else {}) | metadata
     defaults = {"apply_b_dec_to_input": False} if "d_out" in settings else {}
-    config = config_class(d_in=WIDTH, d_sae=LATENTS, metadata=SAEMetadata(**about), **(defaults | dict(settings)))
+    sizes = {"d_in": WIDTH, "d_sae": LATENTS}
+    config = config_class(metadata=SAEMetadata(**about), **(sizes | defaults | dict(settings)))
     sae = sae_class(config)
     stir(sae, seed)
     return sae
@@ -169,6 +183,13 @@ def _finished(sae: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         sae.save_inference_model(folder)
         return SAE.load_from_disk(folder)
+
+
+def _make_temporal(folder: Path) -> None:
+    for number, (name, settings) in enumerate(TEMPORAL.items()):
+        sizes = {"d_sae": 12, "n_heads": 2, "bottleneck_factor": 3}
+        _new(get_sae_class("temporal"), sizes | settings, 100 + number).save_model(folder / name)
+        _tell(folder / name, SAE.load_from_disk(folder / name))
 
 
 def _make_old(folder: Path) -> None:
@@ -219,10 +240,12 @@ def _tell(case: Path, sae: Any) -> None:
 @torch.no_grad()
 def _run(sae: Any, x_BD: Tensor) -> Found:
     """Codes, and what is written for them."""
+    n_rows = len(x_BD)
     if sae.cfg.reshape_activations == "hook_z":
         x_BD = x_BD.unflatten(1, (2, -1))
-    codes_BL = sae.encode(x_BD)
-    return Found(codes_BL, sae(x_BD).reshape(len(x_BD), -1))
+    if sae.cfg.architecture() == "temporal":
+        x_BD = x_BD.unflatten(0, (2, -1))
+    return Found(sae.encode(x_BD).reshape(n_rows, -1), sae(x_BD).reshape(n_rows, -1))
 
 
 if __name__ == "__main__":

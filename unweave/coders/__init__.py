@@ -2,6 +2,7 @@
 
 from unweave.coders.base import CoderConfig, CoderStep, Moment, Origin, SparseCoder
 from unweave.coders.wiring import Port, Wiring
+from unweave.errors import UserError
 from unweave.registry import classes_in, lookup
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Wiring",
     "architecture",
     "architectures",
+    "trainable",
+    "trainable_architectures",
 ]
 
 
@@ -25,3 +28,17 @@ def architectures() -> dict[str, type[SparseCoder]]:
 def architecture(name: str) -> type[SparseCoder]:
     """The architecture called ``name``."""
     return lookup(name, architectures(), "coder type")
+
+
+def trainable_architectures() -> dict[str, type[SparseCoder]]:
+    """Every architecture that can be trained, by name."""
+    return {name: cls for name, cls in architectures().items() if cls.trains}
+
+
+def trainable(name: str) -> type[SparseCoder]:
+    """The architecture called ``name``; raises ``UserError`` for one that is only loaded and measured."""
+    cls = architecture(name)
+    if not cls.trains:
+        known = ", ".join(trainable_architectures())
+        raise UserError(f"coders of type {name} can be loaded and measured, not trained; train one of: {known}")
+    return cls

@@ -123,6 +123,11 @@ class SparseCoder(nn.Module, ABC):
     """Tensors whose row i scales with the activation of latent i. Empty where a latent cannot be rescaled alone."""
     splits_latents: ClassVar[bool] = False
     """Whether its latents can be spread over processes: every sum and choice over latents is made with ``peers``."""
+    reads_sequences: ClassVar[bool] = False
+    """Whether codes of a row depend on earlier rows of its sequence. Then ``encode``, ``reconstruct`` and the call take
+    sequences [N, T, D], and give codes and rows of all N * T of them."""
+    trains: ClassVar[bool] = True
+    """Whether it can be trained here, and not only be loaded, used and measured."""
 
     def __init__(self, config: CoderConfig, wiring: Wiring) -> None:
         """Decoder rows are random directions, the encoder is their transpose (Gao et al. 2024), biases are 0."""
@@ -170,14 +175,17 @@ class SparseCoder(nn.Module, ABC):
         return f"{self.n_latents} latents, {wired}, origin={self.origin}"
 
     @abstractmethod
-    def encode(self, x_BD: Float[Tensor, "B D"]) -> Codes:
-        """The active latents of each row, as used after training: a row never depends on the other rows."""
+    def encode(self, x_BD: Float[Tensor, "B D"], /) -> Codes:
+        """The active latents of each row, as used after training: a row never depends on the other rows.
+
+        Where the class ``reads_sequences``, it depends on earlier rows of its own sequence, and on no others.
+        """
 
     @abstractmethod
     def loss(self, x_BD: Float[Tensor, "B D_read"], y_BD: Float[Tensor, "B D_write"], moment: Moment) -> CoderStep:
         """One training step's losses for reading ``x`` and writing ``y``, both scaled; an SAE gets ``y = x``."""
 
-    def forward(self, x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D_write"]:
+    def forward(self, x_BD: Float[Tensor, "B D_read"], /) -> Float[Tensor, "B D_write"]:
         """What the coder writes for each row."""
         return self.reconstruct(self.encode(x_BD), x_BD)
 
@@ -185,7 +193,7 @@ class SparseCoder(nn.Module, ABC):
         """The sum of the active decoder rows plus the decoder's bias; neither a skip path nor a row norm is in it."""
         return self.peers.over_latents(sparse_decode(codes, self.W_dec)) + self.b_dec
 
-    def reconstruct(self, codes: Codes, x_BD: Float[Tensor, "B D_read"]) -> Float[Tensor, "B D_write"]:
+    def reconstruct(self, codes: Codes, x_BD: Float[Tensor, "B D_read"], /) -> Float[Tensor, "B D_write"]:
         """``decode`` in units of the rows that were read, plus the skip path where the wiring has one."""
         written = self.wiring.denormalised(self.decode(codes), x_BD)
         return written if self.W_skip is None else written + x_BD @ self.W_skip.T

@@ -7,6 +7,8 @@
 Principal directions and the identity are written as pairs of latents, relu(u.x) and relu(-u.x), of which one is active.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,6 +18,39 @@ from unweave.coders import SparseCoder, Wiring
 from unweave.coders.relu import Relu, ReluConfig
 from unweave.coders.start import leading_directions
 from unweave.coders.topk import TopK, TopKConfig
+
+
+class Kind(NamedTuple):
+    """What a control is made of; coders that share it share the control."""
+
+    name: str
+    """``random``, ``pca`` or ``identity``."""
+    site: str
+    k: int = 0
+    """Active latents of each row."""
+    n_latents: int = 0
+
+
+def control_kinds(coder: SparseCoder, l0: float) -> dict[str, Kind]:
+    """The controls to hold a coder of a given L0 against; none unless it is an SAE, which they can stand in for."""
+    if coder.wiring.kind != "sae":
+        return {}
+    site, k = coder.site, max(1, round(l0))
+    random = Kind("random", site, min(k, coder.n_latents), coder.n_latents)
+    return {"random": random, "pca": Kind("pca", site, k), "identity": Kind("identity", site)}
+
+
+def control(kind: Kind, x_BD: Float[Tensor, "B D"], seed: int = 0) -> SparseCoder:
+    """The control of a kind, given rows of its site, on their device; ``seed`` draws the random directions."""
+    x_BD = x_BD.float()
+    wiring = Wiring.sae(x_BD.shape[1], kind.site)
+    if kind.name == "random":
+        made = random_coder(wiring, kind.n_latents, float(kind.k), x_BD.mean(0), seed)
+    elif kind.name == "pca":
+        made = pca_coder(wiring, float(kind.k), x_BD)
+    else:
+        made = identity_coder(wiring)
+    return made.to(x_BD.device)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ The model runs once for each batch of tokens, for all coders together; a coder c
 of the model, in which it is spliced in. Passes with zero, mean and resampled rows are shared by coders of one site.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unweave.activations.coded import coded, rows_at, side_by_side, written
 from unweave.activations.harvest import rows_of
-from unweave.coders import Port, SparseCoder
+from unweave.coders import SparseCoder
 from unweave.evals.measured import Measured
 from unweave.metrics import (
     L0,
@@ -36,8 +37,12 @@ from unweave.models.language_model import LanguageModel
 from unweave.models.prefix import Prefix, after_prefix, keeping_prefix
 from unweave.types import Codes, Rows, TokenBatch
 
+Activations = Mapping[str, Float[Tensor, "N T _"]]
+"""What a batch of sequences was captured as, by site."""
 _PIECE = 16
 """Sequences after which a document that goes on counts as another one for the errors."""
+_SEEDS_APART = 1_000_003
+"""Between the draws of two seeds, each of whose batches has a draw of its own, by the number of its first sequence."""
 
 
 class CodedBatch(NamedTuple):
@@ -69,23 +74,25 @@ class CoderMeasures:
     def metrics(self) -> list[Metric[Any]]:
         return [*self._of_codes, self._first, self._outlying, self.spliced]
 
-    def update(self, rows: Rows, blocks_B: Int[Tensor, " B"]) -> Codes:
+    def update(self, rows: Rows, captured: Activations, blocks_B: Int[Tensor, " B"]) -> Codes:
         """Add the rows of a batch that count, each of a block of documents; returns their codes."""
-        x, y = self._sides(rows.activations)
-        codes = self.coder.encode(x)
+        length = next(iter(captured.values())).shape[1]
+        y = side_by_side(self.coder, rows.activations, self.coder.wiring.writes)
+        codes, y_hat = coded(self.coder, captured, rows.sequences * length + rows.positions)
         codes = codes.where(codes.values != 0)  # a GPU's codes may have explicit zeros, which are not active
-        coded = CodedRows(y, codes, self.coder.reconstruct(codes, x), blocks_B)
+        found = CodedRows(y, codes, y_hat, blocks_B)
         for metric in self._of_codes:
-            metric.update(coded)
-        self._first.update(PlacedErrors(y - coded.x_hat, rows.positions, coded.blocks))
+            metric.update(found)
+        self._first.update(PlacedErrors(y - y_hat, rows.positions, found.blocks))
         kinds = is_massive(y).long() * MASSIVE
-        self._outlying.update(KindsOfRows(y, coded.x_hat, kinds, coded.blocks))
+        self._outlying.update(KindsOfRows(y, y_hat, kinds, found.blocks))
         return codes
 
-    def update_left_out(self, left_out: "LeftOut") -> None:
+    def update_left_out(self, left_out: "LeftOut", captured: Activations) -> None:
         """Add the rows of a batch that do not count."""
-        x, y = self._sides(left_out.activations)
-        self._outlying.update(KindsOfRows(y, self.coder(x), left_out.kinds, left_out.blocks))
+        y = rows_at(self.coder, captured, self.coder.wiring.writes, left_out.places)
+        y_hat = coded(self.coder, captured, left_out.places).written_BD
+        self._outlying.update(KindsOfRows(y, y_hat, left_out.kinds, left_out.blocks))
 
     def compute(self) -> Measured:
         """NaN for the losses where nothing was spliced."""
@@ -102,24 +109,17 @@ class CoderMeasures:
             "latents_by_density": self.density.histogram()._asdict(),
         }
 
-    def _sides(self, activations: Mapping[str, Float[Tensor, "B _"]]) -> tuple[Tensor, Tensor]:
-        """What is read and what should be written, sites side by side."""
-        wiring = self.coder.wiring
-        x, y = (side_by_side(self.coder, activations, ports) for ports in (wiring.reads, wiring.writes))
-        return x, y
-
 
 class LeftOut(NamedTuple):
     """Rows of a batch that are in no figure but their own."""
 
-    activations: dict[str, Float[Tensor, "B _"]]
+    places: Int[Tensor, " B"]
+    """Of their tokens in the flattened batch."""
     kinds: Int[Tensor, " B"]
     blocks: Int[Tensor, " B"]
 
 
-def left_out(
-    batch: TokenBatch, rows: Rows, activations: Mapping[str, Float[Tensor, "N T _"]], blocks_NT: Int[Tensor, "N T"]
-) -> LeftOut:
+def left_out(batch: TokenBatch, rows: Rows, blocks_NT: Int[Tensor, "N T"]) -> LeftOut:
     """The rows of special tokens, and content rows that were too long to be among ``rows``; no padding."""
     length = batch.token_ids.shape[1]
     is_left = torch.ones(batch.token_ids.numel(), dtype=torch.bool)
@@ -127,9 +127,8 @@ def left_out(
     if batch.is_padding is not None:
         is_left &= ~batch.is_padding.flatten()
     places = is_left.nonzero().flatten()
-    flat = {site: x.flatten(0, 1)[places.to(x.device)] for site, x in activations.items()}
     kinds = torch.where(batch.is_content.flatten()[places], MASSIVE, SPECIAL)
-    return LeftOut(flat, kinds, blocks_NT.flatten()[places])
+    return LeftOut(places, kinds, blocks_NT.flatten()[places])
 
 
 class CoreMeasures:
@@ -153,8 +152,7 @@ class CoreMeasures:
         ports = [port for coder in coders.values() for port in coder.wiring.reads + coder.wiring.writes]
         self.sites = list(dict.fromkeys(port.site for port in ports))
         self._means, self._max_norm = means, max_norm
-        self._generator = torch.Generator().manual_seed(seed)
-        self._n_sequences = 0
+        self._seed, self._n_sequences = seed, 0
 
     @torch.no_grad()
     def update(self, batch: TokenBatch, *, splice: bool) -> dict[str, CodedBatch]:
@@ -170,16 +168,22 @@ class CoreMeasures:
         else:
             activations = self._model.capture(batch.token_ids, self.sites)
         rows = rows_of(batch, activations, max_norm=self._max_norm)
+        drawn = torch.Generator().manual_seed(self._seed * _SEEDS_APART + self._n_sequences)
         blocks_NT = self._blocks(batch)
-        left = left_out(batch, rows, activations, blocks_NT)
-        coded = {}
+        left = left_out(batch, rows, blocks_NT)
+        found = {}
         for name, measures in self.coders.items():
-            coded[name] = CodedBatch(rows, measures.update(rows, blocks_NT[rows.sequences, rows.positions]))
+            codes = measures.update(rows, activations, blocks_NT[rows.sequences, rows.positions])
+            found[name] = CodedBatch(rows, codes)
             if len(left.kinds):
-                measures.update_left_out(left)
+                measures.update_left_out(left, activations)
         if clean is not None:
-            self._splice(batch, clean, activations, prefixes, blocks_NT)
-        return coded
+            self._splice(batch, clean, activations, prefixes, blocks_NT, drawn)
+        return found
+
+    def skip(self, batch: TokenBatch) -> None:
+        """Leave a batch to another process; blocks and draws of later ones stay what they are in a single process."""
+        self._n_sequences += len(batch.token_ids)
 
     def compute(self) -> dict[str, Measured]:
         return {name: measures.compute() for name, measures in self.coders.items()}
@@ -201,18 +205,19 @@ class CoreMeasures:
         activations: Mapping[str, Tensor],
         prefixes: Mapping[tuple[str, ...], Sequence[Prefix]],
         blocks_NT: Int[Tensor, "N T"],
+        generator: torch.Generator,
     ) -> None:
         """The coders read the model's own activations. Special tokens keep theirs under every replacement."""
         content = batch.is_content.flatten().nonzero().flatten()
-        others = content[torch.randperm(len(content), generator=self._generator)]
+        others = content[torch.randperm(len(content), generator=generator)]
         ablated: dict[tuple[str, ...], dict[str, Tensor]] = {}
         for measures in self.coders.values():
             sites = _writes(measures.coder)
             with after_prefix(self._model, prefixes[sites]):
                 if sites not in ablated:
                     ablated[sites] = self._ablated(batch, sites, activations, content, others)
-                written = _written(measures.coder, activations)
-                spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in written.items()})
+                replaced = written(measures.coder, activations)
+                spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in replaced.items()})
             logits = {"spliced": spliced, **ablated[sites]}
             measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks_NT, batch.is_padding))
 
@@ -238,39 +243,8 @@ class CoreMeasures:
             return self._model.logits(batch.token_ids)
 
 
-@torch.no_grad()
-def mean_rows(
-    model: LanguageModel, batches: Iterable[TokenBatch], sites: Sequence[str], *, max_norm: float = 0.0
-) -> dict[str, Float[Tensor, " _"]]:
-    """The mean of the content rows at each site."""
-    totals: dict[str, Tensor] = {}
-    n_rows = 0
-    for batch in batches:
-        rows = rows_of(batch, model.capture(batch.token_ids, sites), max_norm=max_norm)
-        n_rows += len(rows)
-        for site, x in rows.activations.items():
-            totals[site] = totals.get(site, 0.0) + x.double().sum(0)
-    return {site: (total / n_rows).float() for site, total in totals.items()}
-
-
-def side_by_side(
-    coder: SparseCoder, activations: Mapping[str, Float[Tensor, "B _"]], ports: Sequence[Port]
-) -> Float[Tensor, "B D"]:
-    """Rows at several sites as one row, in the coder's precision."""
-    return torch.cat([activations[port.site].to(coder.W_dec.dtype) for port in ports], dim=1)
-
-
 def _writes(coder: SparseCoder) -> tuple[str, ...]:
     return tuple(port.site for port in coder.wiring.writes)
-
-
-def _written(coder: SparseCoder, captured: Mapping[str, Float[Tensor, "N T _"]]) -> dict[str, Float[Tensor, "N T _"]]:
-    """What the coder writes at each of its sites, for every token."""
-    wiring = coder.wiring
-    rows = {port.site: captured[port.site].flatten(0, 1) for port in wiring.reads}
-    parts = coder(side_by_side(coder, rows, wiring.reads)).split([port.width for port in wiring.writes], dim=1)
-    shape = captured[wiring.reads[0].site].shape[:2]
-    return {port.site: part.unflatten(0, shape) for port, part in zip(wiring.writes, parts, strict=True)}
 
 
 def _exchanged(x: Float[Tensor, "N T D"], to: Int[Tensor, " B"], of: Int[Tensor, " B"]) -> Float[Tensor, "N T D"]:

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from unweave.activations.coded import coded, side_by_side
 from unweave.activations.harvest import rows_of
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals.core import side_by_side
 from unweave.evals.measured import Measured, Weightings
 from unweave.evals.pooled import check_coders
 from unweave.metrics.base import N_BLOCKS, Definition
@@ -97,16 +97,18 @@ def measure_mdl(
     sites = list(dict.fromkeys(port.site for port in ports))
     parts: dict[str, list[Entries]] = {name: [] for name in coders}
     for batch in batches:
-        rows = rows_of(batch, model.capture(batch.token_ids, sites))
+        captured = model.capture(batch.token_ids, sites)
+        rows = rows_of(batch, captured)
+        places = rows.sequences * batch.token_ids.shape[1] + rows.positions
         blocks_B = rows.document_ids.numpy() % N_BLOCKS
         for name, coder in coders.items():
-            x, y = (side_by_side(coder, rows.activations, side) for side in (coder.wiring.reads, coder.wiring.writes))
-            codes = coder.encode(x)
+            y = side_by_side(coder, rows.activations, coder.wiring.writes)
+            codes, y_hat = coded(coder, captured, places)
             codes = codes.where(codes.values != 0)
             arrays = (codes.latent_ids.cpu(), codes.values.cpu().double(), codes.row_ids.cpu())
             latents, values, of_rows = (array.numpy() for array in arrays)
             tokens = np.bincount(blocks_B, minlength=N_BLOCKS).astype(np.float64)
-            error = float((y - coder.reconstruct(codes, x)).cpu().double().square().sum())
+            error = float((y - y_hat).cpu().double().square().sum())
             parts[name].append(Entries(latents, values, blocks_B[of_rows], tokens, error))
     if not any(part.tokens.sum() for of_coder in parts.values() for part in of_coder):
         raise UserError("the text has no tokens to describe; give more of it")

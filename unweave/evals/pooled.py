@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
+from unweave.activations.coded import encoded, rows_at
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel
@@ -90,12 +91,11 @@ def summed(
         captured = model.capture(group.tokens, every_site)
         order.append(group.examples)
         for name, coder in coders.items():
-            flat = [captured[site].flatten(0, 1)[group.places.to(model.device)] for site in sites[name]]
-            x_BD = torch.cat(flat, dim=1).to(coder.W_dec.dtype)
+            x_BD = rows_at(coder, captured, coder.wiring.reads, group.places)
             if sites[name] not in rows:
                 rows[sites[name]] = np.zeros((wanted.n_examples, x_BD.shape[1]))
             rows[sites[name]][group.examples] = group.sums @ x_BD.cpu().double().numpy()
-            parts[name].append(group.sums @ sparse(coder.encode(x_BD)))
+            parts[name].append(group.sums @ sparse(encoded(coder, captured, group.places)))
     back = np.argsort(np.concatenate(order))
     latents = {name: csr_array(vstack(blocks, format="csr"))[back] for name, blocks in parts.items()}
     return Pooled({name: rows[sites[name]] for name in coders}, latents)

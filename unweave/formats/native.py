@@ -67,6 +67,11 @@ def read_coder(folder: Path) -> SparseCoder:
     return coder.eval().requires_grad_(False)
 
 
+def coder_checksum(folder: Path) -> str:
+    """What tells a coder from others: the checksum of its weights, without reading them."""
+    return str(_read_config(folder)["sha256"])
+
+
 def _read_config(folder: Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():

@@ -45,6 +45,10 @@ class Release(NamedTuple):
     """How a value in braces is spelt in paths."""
     l0: Mapping[str, Any] = {}
     """What ``{l0}`` is, by width and layer."""
+    config: Mapping[str, Any] = {}
+    """What the files' own config should say and does not."""
+    configs: Mapping[str, Mapping[str, Any]] = {}
+    """The same for one dictionary, by its id."""
 
 
 class Found(NamedTuple):
@@ -61,6 +65,8 @@ class Found(NamedTuple):
     place: Place
     format: str
     """Empty where it is not known."""
+    config: Mapping[str, Any] = {}
+    """What the config in the files should say and does not."""
 
 
 @cache
@@ -131,7 +137,8 @@ def _one(release: Release, id: str) -> Found:
         values["l0"] = _l0(release, values, id)
     place = Place(release.model, _filled(release.site, values), _filled(release.target, values))
     spelt = {key: release.values.get(key, {}).get(value, value) for key, value in values.items()}
-    return _found(release, f"{release.name}/{id}", _filled(path, spelt), spelt, place)
+    found = _found(release, f"{release.name}/{id}", _filled(path, spelt), spelt, place)
+    return found._replace(config={**release.config, **release.configs.get(id, {})})
 
 
 def _whole(release: Release) -> Found:

@@ -36,7 +36,8 @@ Edit = Callable[[Tensor], Tensor]
 class LatentEdit(NamedTuple):
     """Change a coder's latents and keep what the coder does not explain: ``x + (decode(g(codes)) - decode(codes))``.
 
-    Where ``change`` returns its argument, x comes back bit for bit.
+    Where ``change`` returns its argument, x comes back bit for bit. A coder that reads sequences needs all of a
+    sequence in one pass, so no cache of keys and values.
     """
 
     coder: SparseCoder
@@ -49,9 +50,9 @@ class LatentEdit(NamedTuple):
             )
         if x.shape[-1] != self.coder.d_model:
             raise UserError(f"this coder reads rows of width {self.coder.d_model}, the site has width {x.shape[-1]}")
-        rows = x.flatten(0, 1).to(self.coder.W_dec.dtype)
-        codes = self.coder.encode(rows)
-        delta = self.coder.reconstruct(self.change(codes), rows) - self.coder.reconstruct(codes, rows)
+        read = (x if self.coder.reads_sequences else x.flatten(0, 1)).to(self.coder.W_dec.dtype)
+        codes = self.coder.encode(read)
+        delta = self.coder.reconstruct(self.change(codes), read) - self.coder.reconstruct(codes, read)
         return x + delta.view_as(x).to(x.dtype)
 
 

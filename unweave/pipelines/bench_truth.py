@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from unweave.activations.synthetic import SyntheticConfig, SyntheticData
-from unweave.coders import CoderConfig, SparseCoder, Wiring, architecture, architectures
+from unweave.coders import CoderConfig, SparseCoder, Wiring, trainable, trainable_architectures
 from unweave.config import build
 from unweave.errors import UserError
+from unweave.evals.hierarchy_absorption import measure_hierarchy
+from unweave.formats.files import write_json
 from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection, best_matches, mcc, uniqueness
 from unweave.pipelines.progress import Bar, Watch
-from unweave.storage.run_folder import write_json
 from unweave.training import loop
 from unweave.training.config import TrainingConfig
 from unweave.training.loop import finish, new_trainee
@@ -29,6 +30,8 @@ _NEAR = 0.05
 """Relative distance from the wanted L0 at which the search for a coefficient ends."""
 
 FIGURES = ("l0", "explained_variance", "mcc", "f1", "precision", "recall", "uniqueness", "dead_share", "seconds")
+OF_HIERARCHY = ("parent_silent_with_child", "parent_silent_alone", "parent_absorbed", "child_holds_parent")
+"""Figures that there are of features in trees alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,11 @@ class TruthBench:
         if not self.seeds:
             raise UserError("bench.seeds needs at least one seed")
 
+    @property
+    def has_hierarchy(self) -> bool:
+        """Whether some features fire only where another does."""
+        return self.data.roots > 0
+
     def training(self, steps: int) -> TrainingConfig:
         return TrainingConfig(
             rows=steps * self.batch,
@@ -98,8 +106,8 @@ class Marked:
 def bench_truth(bench: TruthBench, names: list[str], watch: Watch) -> Iterator[Marked]:
     """Marks of each architecture in turn; ``names`` is empty for all of them."""
     data = SyntheticData(bench.data)
-    for name in names or list(architectures()):
-        cls = architecture(name)
+    for name in names or list(trainable_architectures()):
+        cls = trainable(name)
         config = _base_config(cls, bench, data)
         if cls.sparsity != "k":
             with watch.bar(f"{name}: {cls.sparsity}", bench.tries * (bench.steps // 3)) as bar:
@@ -108,8 +116,12 @@ def bench_truth(bench: TruthBench, names: list[str], watch: Watch) -> Iterator[M
         with watch.bar(name, bench.steps * len(bench.seeds)) as bar:
             for i, seed in enumerate(bench.seeds):
                 coder, seconds = _train(cls, config, bench, data, seed, bench.steps, bar, i * bench.steps)
-                results.append(_mark(coder, data, bench.heldout) | {"seconds": seconds})
-        figures = {figure: [result[figure] for result in results] for figure in FIGURES}
+                marks = _mark(coder, data, bench.heldout) | {"seconds": seconds}
+                if bench.has_hierarchy:
+                    marks |= measure_hierarchy(data, {name: coder}, n_rows=bench.heldout)[name].figures
+                results.append(marks)
+        known = [*FIGURES, *(OF_HIERARCHY if bench.has_hierarchy else ())]
+        figures = {figure: [result[figure] for result in results] for figure in known}
         yield Marked(name, f"{cls.sparsity}={getattr(config, cls.sparsity):.4g}", figures)
 
 

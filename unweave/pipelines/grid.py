@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from unweave.coders import architecture, architectures
+from unweave.coders import architecture, trainable, trainable_architectures
 from unweave.config import apply_overrides
 from unweave.errors import UserError
 
@@ -41,9 +41,9 @@ def cells(values: dict[str, Any], recipe: type) -> list[Cell]:
     chosen = axes.pop("coder.type", coder.get("type") if isinstance(coder, dict) else None)
     types = [name for name in (chosen if isinstance(chosen, list) else [chosen]) if isinstance(name, str)]
     if not types or not isinstance(coder, dict):
-        raise UserError(f"a recipe needs coder.type, one of: {', '.join(architectures())}")
+        raise UserError(f"a recipe needs coder.type, one of: {', '.join(trainable_architectures())}")
     several = len(types) > 1
-    known = {name: {field.name for field in fields(architecture(name).Config)} for name in types}
+    known = {name: {field.name for field in fields(trainable(name).Config)} for name in types}
     anywhere = set().union(*known.values())
     found = []
     for name in types:

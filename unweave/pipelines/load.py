@@ -45,7 +45,7 @@ def load_all(
     else:
         release = find(str(source))
         known = Place(*(ours or theirs for ours, theirs in zip(place, release.place, strict=True)))
-        found = read_dictionaries(fetch(release), known, format or release.format)
+        found = read_dictionaries(fetch(release), known, format or release.format, release.config)
     for coder in found.values():
         _placed(coder, Place())
     return found

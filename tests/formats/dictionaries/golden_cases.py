@@ -35,6 +35,11 @@ def expected(folder: Path) -> Expected:
     return Expected(**load_file(folder / "expected.safetensors"))
 
 
+def readable(coder: SparseCoder, x_BD: Tensor) -> Tensor:
+    """Rows as a coder reads them: as two sequences if it reads sequences, which is what its library was given."""
+    return x_BD.unflatten(0, (2, -1)) if coder.reads_sequences else x_BD
+
+
 def path_of(format: str, whose: str, case: str) -> Path:
     """What is to be read of a case; one has its weights in a folder of checkpoints."""
     folder = GOLDEN / format / whose / case

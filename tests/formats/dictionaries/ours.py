@@ -34,6 +34,7 @@ K = {"k": 4}
 FREE = {"variant": "april_2024"}
 CENTRED = FREE | {"centre": True}
 UNCENTRED = {"centre": False}
+HEADS = {"n_heads": 3, "d_key": 3}
 LIKE_TOPK = {
     "topk": Case(K),
     "topk-not_centred": Case(K | UNCENTRED),
@@ -67,6 +68,10 @@ CASES: dict[str, dict[str, Case]] = {
         "matching_pursuit-stops": Case(
             {"k": 9, "residual_threshold": 0.5, "stop_on_duplicate_support": True}, unit_rows=True
         ),
+        "temporal": Case(K | HEADS),
+        "temporal-scaled": Case({"k": 0, "n_layers": 2, "epsilon": 1e-6 / 0.3} | HEADS),
+        "temporal-not_centred": Case(K | {"n_layers": 2} | HEADS | UNCENTRED),
+        "temporal-sqrt_width": Case(K | HEADS, Wiring(SAE.reads, SAE.writes, row_norm="sqrt_width")),
     },
     "sparsify": LIKE_TOPK
     | {

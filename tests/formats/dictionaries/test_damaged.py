@@ -86,7 +86,7 @@ def assert_sound(coders: dict[str, SparseCoder] | None) -> None:
         assert coder.W_dec.shape == (coder.n_latents, coder.wiring.d_write)
         for tensor in coder.state_dict().values():
             assert tensor.dtype == torch.float32 and tensor.isfinite().all()
-        x = torch.ones(3, coder.d_model)
+        x = torch.ones(1, 3, coder.d_model) if coder.reads_sequences else torch.ones(3, coder.d_model)
         codes = coder.encode(x)
         assert codes.dense().shape == (3, coder.n_latents)
         assert coder.reconstruct(codes, x).shape == (3, coder.wiring.d_write)

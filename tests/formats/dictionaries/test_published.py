@@ -88,6 +88,7 @@ SITES = [
     ("deepseek/DeepSeek-R1-Distill-Llama-8B-SAE-l19", "blocks.19.hook_resid_post", ""),
     ("qwen_scope/SAE-Res-Qwen3-1.7B-Base-W32K-L0_5", "blocks.4.hook_resid_post", ""),
     ("hook_z/attn-saes-gpt2-small-all-layers", "blocks.5.attn.hook_z", ""),
+    ("temporal_saes/temporalSAEs/gemma-2-2B/layer_12/temporal", "blocks.12.hook_resid_post", ""),
 ]
 MODELS = {
     "gemma_scope/gemma-scope-9b-pt-att/layer_3/width_16k/average_l0_5": "google/gemma-2-9b",
@@ -97,6 +98,7 @@ MODELS = {
     "openai/gpt2-small/resid_post_mlp_v5_32k/autoencoders": "gpt2",
     "goodfire/Llama-3.1-8B-Instruct-SAE-l19": "meta-llama/Llama-3.1-8B-Instruct",
     "qwen_scope/SAE-Res-Qwen3-1.7B-Base-W32K-L0_5": "Qwen/Qwen3-1.7B-Base",
+    "temporal_saes/temporalSAEs/llama-3.1-8B/layer_15/temporal": "meta-llama/Llama-3.1-8B",
     "circuit_tracer/relu": "gpt2",
 }
 

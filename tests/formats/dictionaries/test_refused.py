@@ -64,6 +64,7 @@ R1_NORM = "dataset_average_activation_norm.blocks.5.hook_resid_post"
 MOSS_NORM = "dataset_average_activation_norm.blocks.2.hook_resid_post"
 TOPK = "gpt2-small/resid_post_mlp_v5_32k/autoencoders"
 GEMMA = "crosscoder-gemma-2-2b-model-diff/blocks.14.hook_resid_pre"
+TEMPORAL = "temporalSAEs/gemma-2-2B/layer_12/temporal"
 WEIGHTS = "sae_weights.safetensors"
 REFUSED: list[tuple[str, str, str, Change, str]] = [
     ("openmoss", "relu", "config.json", _set(use_glu_encoder=True), "a GLU encoder, which has no equal here"),
@@ -161,7 +162,25 @@ REFUSED: list[tuple[str, str, str, Change, str]] = [
         _set(act_size=7),
         "its config says",
     ),
+    (
+        "temporal_saes",
+        TEMPORAL,
+        "conf.yaml",
+        lambda c: c["sae"].update(exp_factor=3),
+        "'exp_factor' in .* do not fit D",
+    ),
+    ("temporal_saes", TEMPORAL, "conf.yaml", lambda c: c["sae"].update(sae_type="topk"), "expected one of temporal"),
+    ("temporal_saes", TEMPORAL, "conf.yaml", lambda c: c["sae"].update(sae_diff_type="batchtopk"), "of relu, topk"),
+    ("temporal_saes", TEMPORAL, "latest_ckpt.safetensors", _set(E=torch.ones(6, 12)), "tied, and has W_enc"),
 ]
+
+
+def test_a_bias_that_is_saved_as_a_row_is_read_as_one(tmp_path: Path) -> None:
+    copy = _copy("temporal_saes", TEMPORAL, tmp_path)
+    (before,) = read_dictionaries(copy).values()
+    _in_file(copy / "latest_ckpt.safetensors", lambda tensors: tensors.update(b=tensors["b"][None]))
+    (after,) = read_dictionaries(copy).values()
+    assert torch.equal(before.b_dec, after.b_dec)
 
 
 def _copy(format: str, case: str, tmp_path: Path) -> Path:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from unweave.coders import Origin, Port, Wiring, architecture
 from unweave.errors import UserError
-from unweave.formats.dictionaries import Place, saelens, write_dictionary
+from unweave.formats.dictionaries import Place, read_dictionaries, saelens, write_dictionary
 from unweave.models.transformer_lens import POINTS, canonical
 
 from .golden_cases import GOLDEN, read
@@ -96,10 +96,50 @@ def test_the_scale_that_is_missing_can_be_added_to_the_config(copy: Any) -> None
     assert torch.equal(found.b_enc, plain.b_enc)
 
 
+def test_a_given_config_wins_over_the_one_in_the_file(copy: Any) -> None:
+    path = copy("standard", normalize_activations="expected_average_only_in")
+    (found,) = read_dictionaries(path, config={"norm_scaling_factor": 0.5}).values()
+    assert torch.equal(found.W_enc, 0.5 * read("saelens", "theirs", "standard").W_enc)
+    (normed,) = saelens.read(path, Place(), {"normalize_activations": "constant_norm_rescale"}).values()
+    assert normed.wiring.row_norm == "sqrt_width"
+
+
+def test_a_setting_that_no_config_can_be_given_is_an_error() -> None:
+    path = GOLDEN / "saelens" / "theirs" / "standard"
+    with pytest.raises(UserError, match="in the format saelens cannot be given norm_factor"):
+        read_dictionaries(path, config={"norm_factor": 0.5, "norm_scaling_factor": 0.5})
+    path = GOLDEN / "sparsify" / "theirs"
+    with pytest.raises(UserError, match="in the format sparsify cannot be given norm_scaling_factor"):
+        read_dictionaries(next(path.iterdir()), config={"norm_scaling_factor": 0.5})
+
+
+def test_tied_weights_become_weights_that_are_not_tied(tmp_path: Path) -> None:
+    found = read("saelens", "theirs", "temporal_scaled")
+    write_dictionary(found, tmp_path, "saelens")
+    theirs = load_file(GOLDEN / "saelens" / "theirs" / "temporal_scaled" / "sae_weights.safetensors")
+    again = load_file(tmp_path / "sae_weights.safetensors")
+    torch.testing.assert_close(again.pop("W_enc"), theirs["W_dec"].T)
+    assert again.keys() == theirs.keys()
+    for name, tensor in again.items():
+        torch.testing.assert_close(tensor, theirs[name])
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    assert config["activation_normalization_factor"] == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("case", "changes", "says"),
     [
-        ("standard", {"architecture": "temporal"}, "codes depend on earlier positions, ours on one row alone"),
+        ("standard", {"architecture": "temporal", "tied_weights": True}, "its weights are tied, and has W_enc"),
+        ("temporal", {"tied_weights": False}, "its weights are not tied, and lacks W_enc"),
+        ("temporal", {"bottleneck_factor": 5}, "'bottleneck_factor' in .* is 5, expected a divisor of 12"),
+        ("temporal", {"bottleneck_factor": 4}, r"shape \[4, 12\], expected \[3, 12\]|must divide"),
+        ("temporal", {"n_attn_layers": 2}, "lacks layers.1"),
+        ("temporal", {"kval_topk": 0}, "'kval_topk' in .* is 0, expected at least 1"),
+        ("temporal", {"kval_topk": 13}, "0 <= k <= n_latents, got k=13"),
+        ("temporal", {"sae_diff_type": "nullify"}, "'sae_diff_type' in .* expected one of relu, topk"),
+        ("temporal", {"normalize_activations": "expected_average_only_in"}, "expected one of none, layer_norm"),
+        ("temporal_scaled", {"activation_normalization_factor": 0}, "scales rows by 0.0, expected a number above 0"),
+        ("standard", {"normalize_activations": "constant_scalar_rescale"}, "expected one of none, "),
         ("standard", {"architecture": "standrad"}, "unknown architecture 'standrad'; did you mean 'standard'"),
         ("standard", {"architecture": 3}, "'architecture' in .* is 3, expected a text"),
         ("standard", {"normalize_activations": "batch_norm"}, "'normalize_activations' in .* expected one of none, "),
@@ -220,3 +260,20 @@ def test_a_whitening_that_is_not_finite_is_refused(copy: Any) -> None:
     save_file(tensors, path / "activation_whitening.safetensors")
     with pytest.raises(UserError, match="fold into W_dec is not finite"):
         saelens.read(path, Place())
+
+
+@pytest.mark.parametrize(
+    ("settings", "row_norm", "says"),
+    [
+        ({"d_key": 6}, "none", "keys of width 6 for 15 latents; it holds widths that divide"),
+        ({"d_key": 3, "epsilon": 1e-5}, "layer_norm", "temporal coders that norm and scale rows"),
+    ],
+)
+def test_a_temporal_coder_that_saelens_has_no_place_for_is_refused(
+    settings: dict, row_norm: Any, says: str, tmp_path: Path
+) -> None:
+    cls, port = architecture("temporal"), (Port("layers.3.resid_pre", 6),)
+    made = cls(cls.Config(n_latents=15, **{"n_heads": 3, "k": 4} | settings), Wiring(port, port, row_norm=row_norm))
+    with pytest.raises(UserError, match=says):
+        write_dictionary(made, tmp_path / "out", "saelens")
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unweave.coders import Moment, SparseCoder, Wiring, architecture, architectures
+from unweave.coders import Moment, SparseCoder, Wiring, architecture, trainable_architectures
 from unweave.kernels import device
 from unweave.kernels.selection import Above, select
 from unweave.training.dead_latents import DeadLatents
@@ -63,7 +63,7 @@ N_LATENTS = 27
 SMALL = {"k": 9, "k_aux": 3, "n_experts": 3, "n_p": 3, "n_q": 3, "bandwidth": 0.5}
 """Settings for so many latents, for those architectures that have them."""
 NEVER_WAIT = {"topk", "batch_topk", "group_max", "abs_topk", "archetypal"}
-STEPS = [(name, {}, True) for name in sorted(architectures())]
+STEPS = [(name, {}, True) for name in sorted(trainable_architectures())]
 STEPS += [("topk", {"multi_k": 2}, True), ("topk", {}, False), ("batch_topk", {}, False)]
 
 

@@ -6,9 +6,11 @@ the format can be written ``write(coder, folder)``. A path is a folder, or one f
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
@@ -44,6 +46,16 @@ class Writable(Format, Protocol):
     def write(self, coder: SparseCoder, folder: Path) -> None: ...
 
 
+@runtime_checkable
+class Correctable(Format, Protocol):
+    """A format whose ``read`` takes settings that a published config should have and does not."""
+
+    CORRECTIONS: tuple[str, ...]
+    """Their names."""
+
+    def read(self, path: Path, place: Place, config: Mapping[str, Any] = ...) -> dict[str, SparseCoder]: ...
+
+
 @cache
 def formats() -> dict[str, Format]:
     """Every format by name."""
@@ -52,17 +64,28 @@ def formats() -> dict[str, Format]:
     return {name: cast(Format, module) for name, module in modules.items() if hasattr(module, "recognises")}
 
 
-def read_dictionaries(path: Path, place: Place = Place(), name: str = "") -> dict[str, SparseCoder]:  # noqa: B008
-    """The coders of a file or folder, by name; ``name`` is its format where that should not be guessed."""
+def read_dictionaries(
+    path: Path,
+    place: Place = Place(),  # noqa: B008
+    name: str = "",
+    config: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, SparseCoder]:
+    """The coders of a file or folder, by name; ``name`` is its format where that should not be guessed.
+
+    ``config`` is put over the config that is read. Raises ``UserError`` where the format does not know such a setting.
+    """
     if not path.exists():
         raise UserError(f"there is nothing at {str(path)!r}; give a folder, a file or the short name of a release")
-    if name:
-        return lookup(name, formats(), "format").read(path, place)
-    found = [format for format in formats().values() if format.recognises(path)]
-    if not found:
+    name = name or next((name for name, format in formats().items() if format.recognises(path)), "")
+    if not name:
         known = ", ".join(formats())
         raise UserError(f"{str(path)!r} is no dictionary of a known format ({known}); give its folder or its file")
-    return found[0].read(path, place)
+    format = lookup(name, formats(), "format")
+    if not config:
+        return format.read(path, place)
+    if unknown := config.keys() - set(getattr(format, "CORRECTIONS", ())):
+        raise UserError(f"the config of a dictionary in the format {name} cannot be given {', '.join(sorted(unknown))}")
+    return cast(Correctable, format).read(path, place, config)
 
 
 def write_dictionary(coder: SparseCoder, folder: Path, name: str) -> None:

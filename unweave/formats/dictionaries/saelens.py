@@ -11,6 +11,7 @@ With x_in the row after ``normalize_activations``, less b_dec if ``apply_b_dec_t
     matching_pursuit   the steps of ``unweave.coders.matching_pursuit`` with the rows of W_dec; there is no W_enc
     transcoder         relu(h), read elsewhere than written, never less b_dec; jumprelu_transcoder likewise; in a
                        skip_transcoder and a jumprelu_skip_transcoder x W_skip^T is added to what is written
+    temporal           ``unweave.coders.temporal``, with the weights of ``saelens_temporal``; there is no b_enc
 
 W_enc is [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in]; what is written is f W_dec + b_dec. Ours is W_enc
 transposed. With ``rescale_acts_by_decoder_norm`` h counts times the norm of its row of W_dec, and f is divided by it
@@ -19,12 +20,12 @@ before it is decoded; that is folded into the weights, and so are scales and whi
 ``metadata`` says the model and the site, in TransformerLens' spelling, which is kept. Behind it ``:centred`` says that
 the residual stream is to have no mean, and ``:unbiased`` that the heads are to have no value bias, as a model made with
 ``center_writing_weights`` or ``fold_value_biases`` had it in training. An SAE without a version is older than 6: its
-config is flat, and has other names. ``temporal`` is refused, since its codes depend on
-earlier positions of the text, and a row of ours never depends on other rows.
+config is flat, and has other names.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -35,15 +36,18 @@ from unweave.errors import UserError, nearest
 from unweave.formats.dictionaries import Place
 from unweave.formats.dictionaries.assemble import assemble, check_finite, matrix
 from unweave.formats.dictionaries.config_file import flag, integer, number, read_json_object, section, text
-from unweave.formats.dictionaries.saelens_config import ROW_NORMS, as_of_version_6, place_of
+from unweave.formats.dictionaries.saelens_config import ROW_NORMS, SCALED, as_of_version_6, place_of
 from unweave.formats.dictionaries.saelens_export import write
 from unweave.formats.dictionaries.saelens_folding import fold
+from unweave.formats.dictionaries.saelens_temporal import our_settings, our_tensors
 from unweave.formats.dictionaries.whereabouts import transcoder
 from unweave.formats.tensor_file import read_tensors
 
 __all__ = ["read", "recognises", "write"]
 
 CONFIG = "cfg.json"
+CORRECTIONS = ("normalize_activations", "norm_scaling_factor")
+"""What the directory of SAELens itself puts over the config of some releases."""
 WEIGHTS = "sae_weights.safetensors"
 _OURS = {
     "standard": "relu",
@@ -54,6 +58,7 @@ _OURS = {
     "batchtopk": "batch_topk",
     "matryoshka_batchtopk": "matryoshka",
     "matching_pursuit": "matching_pursuit",
+    "temporal": "temporal",
     "transcoder": "relu",
     "skip_transcoder": "relu",
     "jumprelu_transcoder": "jumprelu",
@@ -67,11 +72,11 @@ def recognises(path: Path) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
-def read(path: Path, place: Place) -> dict[str, SparseCoder]:
-    """The one coder of a folder."""
+def read(path: Path, place: Place, config: Mapping[str, Any] = MappingProxyType({})) -> dict[str, SparseCoder]:
+    """The one coder of a folder; ``config`` has settings that win over the file's."""
     folder = _folder(path)
     source = folder / CONFIG
-    config = as_of_version_6(read_json_object(source), source)
+    config = as_of_version_6({**read_json_object(source), **config}, source)
     tensors = _renamed(read_tensors(folder / WEIGHTS), config, source)
     architecture = text(config, "architecture", source)
     model, reads, writes = place_of(config, place, source)
@@ -91,11 +96,11 @@ def _folder(path: Path) -> Path:
 def _renamed(tensors: dict[str, Tensor], config: dict[str, Any], source: Path) -> dict[str, Tensor]:
     """The tensors by our names and in our orientation."""
     architecture = text(config, "architecture", source)
-    if architecture == "temporal":
-        raise UserError(f"{str(source)!r} is temporal: its codes depend on earlier positions, ours on one row alone")
     if architecture not in _OURS:
         hint = nearest(architecture, _OURS)
         raise UserError(f"{str(source)!r} has the unknown architecture {architecture!r}{hint}; convert it with SAELens")
+    if architecture == "temporal":
+        return _temporal_tensors(tensors, config, source)
     tensors = dict(tensors)
     scaling = tensors.pop("scaling_factor", None)
     if scaling is not None and not (scaling.float() == 1).all():
@@ -116,6 +121,19 @@ def _renamed(tensors: dict[str, Tensor], config: dict[str, Any], source: Path) -
     else:
         tensors["W_enc"] = matrix(tensors, "W_enc", source).T
     return tensors
+
+
+def _temporal_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: Path) -> dict[str, Tensor]:
+    tied = flag(config, "tied_weights", source, True)
+    ours = our_tensors(tensors, _temporal_scale(config, source), source, tied=tied)
+    if tied and "b_dec" in ours and not flag(config, "apply_b_dec_to_input", source, True):
+        ours["b_dec"] = torch.zeros_like(ours["b_dec"])  # then SAELens does not add it either
+    return ours
+
+
+def _temporal_scale(config: Mapping[str, Any], source: Path) -> float:
+    is_scaled = text(config, "normalize_activations", source) == SCALED
+    return number(config, "activation_normalization_factor", source, 1.0) if is_scaled else 1.0
 
 
 def _wiring(tensors: Mapping[str, Tensor], config: Mapping[str, Any], reads: str, writes: str, folder: Path) -> Wiring:
@@ -139,6 +157,8 @@ def _wiring(tensors: Mapping[str, Tensor], config: Mapping[str, Any], reads: str
 def _settings(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> dict[str, Any]:
     """What the architecture of ours is built with; decoder rows have any norm there."""
     architecture = text(config, "architecture", source)
+    if architecture == "temporal":
+        return our_settings(config, tensors["W_dec"].shape[0], _temporal_scale(config, source), source)
     if architecture == "matching_pursuit":
         return {
             "k": integer(config, "max_iterations", source, tensors["W_dec"].shape[1]),

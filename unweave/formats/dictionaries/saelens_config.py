@@ -18,6 +18,8 @@ from unweave.formats.dictionaries.config_file import choice, section, text
 ROW_NORMS: dict[str, RowNorm] = {"layer_norm": "layer_norm", "constant_norm_rescale": "sqrt_width"}
 """What is done to each row on its own, by SAELens' name."""
 NORMS = ("none", "expected_average_only_in", *ROW_NORMS, "covariance_whitening")
+SCALED = "constant_scalar_rescale"
+"""What only a temporal SAE may do to rows: multiply them by ``activation_normalization_factor``."""
 HUGGING_FACE = "AutoModelForCausalLM"
 """``model_class_name`` of a model whose sites are the outputs of its modules, by their paths."""
 _RENAMED = {
@@ -81,7 +83,8 @@ def as_of_version_6(config: dict[str, Any], source: Path) -> dict[str, Any]:
         if isinstance(config.get("normalize_activations"), bool):
             config["normalize_activations"] = "expected_average_only_in" if config["normalize_activations"] else "none"
     config["metadata"] = metadata | {key: config[key] for key in _ABOUT_THE_MODEL if key in config}
-    config["normalize_activations"] = choice(config, "normalize_activations", source, NORMS, "none")
+    norms = ("none", *ROW_NORMS, SCALED) if config.get("architecture") == "temporal" else NORMS
+    config["normalize_activations"] = choice(config, "normalize_activations", source, norms, "none")
     return config
 
 

@@ -19,6 +19,7 @@ from unweave.coders.jumprelu import JumpRelu
 from unweave.coders.k_schedule import FallingKConfig
 from unweave.coders.matching_pursuit import MatchingPursuit
 from unweave.coders.matryoshka import Matryoshka
+from unweave.coders.temporal import Temporal
 from unweave.formats.dictionaries.disassemble import (
     architecture_of,
     cannot_hold,
@@ -28,6 +29,7 @@ from unweave.formats.dictionaries.disassemble import (
     thresholds_of,
 )
 from unweave.formats.dictionaries.saelens_config import ROW_NORMS, hook_of
+from unweave.formats.dictionaries.saelens_temporal import their_settings, their_tensors
 from unweave.formats.files import write_atomically
 
 VERSION = "6.54.12"
@@ -44,6 +46,7 @@ _SAES = {
     "batch_topk": "jumprelu",
     "matryoshka": "jumprelu",
     "matching_pursuit": "matching_pursuit",
+    "temporal": "temporal",
 }
 _TRANSCODERS = {
     "relu": "transcoder",
@@ -103,11 +106,13 @@ def _config(coder: SparseCoder, architecture: str) -> dict[str, Any]:
         config["residual_threshold"] = coder.residual_threshold.item()
         config["max_iterations"] = coder.config.k
         config["stop_on_duplicate_support"] = coder.config.stop_on_duplicate_support
-    return config
+    return config | their_settings(coder) if isinstance(coder, Temporal) else config
 
 
 @torch.no_grad()
 def _tensors(coder: SparseCoder) -> dict[str, Tensor]:
+    if isinstance(coder, Temporal):
+        return their_tensors(coder)
     tensors: dict[str, Tensor] = {"W_dec": coder.W_dec, "b_dec": coder.b_dec}
     if isinstance(coder, MatchingPursuit):
         return tensors
