@@ -29,7 +29,8 @@ def _recipe(model: Path, text: dict, **packing: object) -> dict:
         "packing": {"context": 32, **packing},
         "coder": {"type": "batch_topk", "n_latents": 63, "k": 7, "k_aux": 12},
         "training": {"rows": 1500, "batch": 100, "buffer": 300, "log_every": 5, "dead_window": 700},
-        "evaluation": {"tokens": 300, "splice_tokens": 300, "examples": 3, "reach": 4, "promoted": 5},
+        "evaluation": {"tokens": 300, "splice_tokens": 300},
+        "index": {"tokens": 300, "examples": 3, "promoted": 5},
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.models.families import tiny
 from unweave.errors import UserError
 from unweave.models.language_model import LanguageModel
-from unweave.models.logit_lens import promoted_and_suppressed
+from unweave.models.logit_lens import logit_effects
 
 TEXT = ("bert", "roberta")
 VISION = ("vit", "dinov2")
@@ -118,13 +118,13 @@ def test_a_model_of_another_kind_of_input_is_told_apart() -> None:
 
 @pytest.mark.parametrize("family", ["bert", "vit"])
 def test_no_tokens_are_promoted_where_there_is_no_final_norm_or_no_unembedding(family: str) -> None:
-    assert promoted_and_suppressed(tiny(family), "layers.1.resid_post", torch.randn(2, 24), 3) is None
+    assert logit_effects(tiny(family), "layers.1.resid_post", torch.randn(2, 24), 3) is None
 
 
 def test_a_direction_in_a_gemma_is_scaled_by_one_plus_the_weight_of_its_norm() -> None:
     lm = tiny("gemma")
     directions = torch.randn(3, 24)
-    tables = promoted_and_suppressed(lm, "layers.1.resid_post", directions, 5)
+    tables = logit_effects(lm, "layers.1.resid_post", directions, 5)
     assert tables is not None
     weights = (directions * (1 + lm.model.model.norm.weight)) @ lm.model.lm_head.weight.T
     assert torch.equal(tables[0].token_ids, weights.topk(5).indices)
@@ -133,5 +133,5 @@ def test_a_direction_in_a_gemma_is_scaled_by_one_plus_the_weight_of_its_norm() -
 @pytest.mark.parametrize(("family", "is_carried"), [("llama", True), ("gemma2", False), ("bloom", True)])
 def test_heads_promote_tokens_only_where_their_projection_writes_to_the_stream(family: str, is_carried: bool) -> None:
     lm = tiny(family)
-    tables = promoted_and_suppressed(lm, "layers.1.attn.z", torch.randn(3, 24), 5)
+    tables = logit_effects(lm, "layers.1.attn.z", torch.randn(3, 24), 5)
     assert (tables is not None) == is_carried

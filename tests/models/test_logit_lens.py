@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from unweave.models.language_model import LanguageModel
-from unweave.models.logit_lens import promoted_and_suppressed
+from unweave.models.logit_lens import logit_effects
 
 
 def test_a_large_push_along_a_direction_ranks_the_vocabulary_as_told(lm: LanguageModel) -> None:
     """With the direction as the whole stream, logits are an increasing function of the lens's weights."""
     d_model = lm.width("layers.2.resid_post")
     directions = torch.randn(7, d_model)
-    tables = promoted_and_suppressed(lm, "layers.2.resid_post", directions, 5)
+    tables = logit_effects(lm, "layers.2.resid_post", directions, 5)
     assert tables is not None
     norm_bias = getattr(lm.sites.final_norm(), "bias", None)
     for i, direction in enumerate(directions):
@@ -37,12 +37,12 @@ def test_a_site_inside_a_sublayer_is_carried_through_its_output_projection(
             return lm.capture(tokens, [out])[lm.sites.resolve(out).name][:, 0]
 
     stream = written(directions) - written(torch.zeros_like(directions))
-    inside = promoted_and_suppressed(lm, site, directions, 4)
-    outside = promoted_and_suppressed(lm, out, stream, 4)
+    inside = logit_effects(lm, site, directions, 4)
+    outside = logit_effects(lm, out, stream, 4)
     assert inside is not None and outside is not None
     torch.testing.assert_close(inside[0].weights, outside[0].weights, rtol=1e-4, atol=1e-4)
     assert torch.equal(inside[0].token_ids, outside[0].token_ids)
 
 
 def test_a_site_that_does_not_write_to_the_stream_promotes_nothing(lm: LanguageModel) -> None:
-    assert promoted_and_suppressed(lm, "layers.0.mlp_in", torch.randn(2, lm.width("layers.0.mlp_in")), 3) is None
+    assert logit_effects(lm, "layers.0.mlp_in", torch.randn(2, lm.width("layers.0.mlp_in")), 3) is None

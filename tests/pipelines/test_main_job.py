@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,22 @@ from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job, read_job
 from unweave.pipelines.train import run_job
 from unweave.pipelines.workbench import set_up
-from unweave.storage.run_folder import Run, write_json
+from unweave.storage.results import read_results, write_results
+from unweave.storage.run_folder import Run
 
 QUIET = Watch(quiet=True)
 
 
 def test_a_run_holds_everything_that_was_made_and_measured(run: Run) -> None:
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
-    expected = {"config.toml", "manifest.json", "metrics.jsonl", "results.json", "latents.sqlite", "report/index.html"}
+    expected = {
+        "config.toml",
+        "manifest.json",
+        "metrics.jsonl",
+        "results.json",
+        "index/manifest.json",
+        "report/index.html",
+    }
     assert expected | {"coder/config.toml", "coder/weights.safetensors", "coder/README.md"} <= names
     assert not list(run.path.parent.glob("*.partial"))
 
@@ -211,8 +220,9 @@ def test_a_run_in_a_folder_with_an_odd_name_is_read_like_any_other(run: Run, tmp
 def test_figures_without_a_meaning_are_null_on_disk_and_nan_when_read(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
-    write_json(copy / "results.json", run.results | {"loss_recovered_mean": math.nan})
-    assert json.loads((copy / "results.json").read_text())["loss_recovered_mean"] is None
+    results = read_results(run.path)
+    write_results(copy, replace(results, figures=results.figures | {"loss_recovered_mean": math.nan}))
+    assert json.loads((copy / "results.json").read_text())["figures"]["loss_recovered_mean"] is None
     assert math.isnan(Run(copy).results["loss_recovered_mean"])
 
 

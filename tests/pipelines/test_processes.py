@@ -41,6 +41,8 @@ kept = 8
 [evaluation]
 tokens = 2000
 splice_tokens = 500
+[index]
+tokens = 2000
 examples = 2
 """
 ALONE = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}

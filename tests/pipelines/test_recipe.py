@@ -70,7 +70,7 @@ def test_one_site_is_a_tuple_of_one_and_several_keep_their_order() -> None:
         (["training=3"], "setting 'training' is a section"),
         (["coder.k"], "written key=value"),
         (["model.sequences=0"], "model.sequences must be at least 1"),
-        (["evaluation.reach=-1"], "evaluation.reach must not be negative"),
+        (["index.examples=0"], "index.examples must be at least 1"),
         (["coder.type=5"], "a recipe needs coder.type"),
         (["training.lr=-1"], "training.lr must be more than 0"),
     ],

@@ -6,6 +6,8 @@ latent.
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,31 +27,79 @@ class TokenTables(NamedTuple):
     weights: Float[Tensor, "L P"]
 
 
+class LogitEffects(NamedTuple):
+    """What each latent does to the logits."""
+
+    promoted: TokenTables
+    suppressed: TokenTables
+    low: Float[Tensor, " L"]
+    """The smallest weight of any token, at which the histogram begins."""
+    high: Float[Tensor, " L"]
+    histogram: Int[Tensor, "L N"]
+    """Tokens of the vocabulary by their weight, in bins of equal width."""
+
+
 @torch.no_grad()
-def promoted_and_suppressed(
-    model: LanguageModel, site: str, directions: Float[Tensor, "L D"], n_tokens: int
-) -> tuple[TokenTables, TokenTables] | None:
-    """The tokens each direction pushes up and down most, or None for a site that is not written to the stream."""
-    to_stream = _to_stream(model, site)
-    norm, unembed = model.sites.layout.last.get("ln_final.normalized"), model.model.get_output_embeddings()
-    if to_stream is None or norm is None or norm.norm is None or unembed is None:
+def logit_effects(
+    model: LanguageModel,
+    site: str,
+    directions: Float[Tensor, "L D"],
+    n_tokens: int,
+    *,
+    n_bins: int = 40,
+    told: Callable[[int, int], None] | None = None,
+) -> LogitEffects | None:
+    """The tokens each direction pushes up and down most, or None for a site that is not written to the stream.
+
+    ``told`` is called with the latents that are done and those there are.
+    """
+    unembedding = _Unembedding.of(model, site)
+    if unembedding is None:
         return None
-    weight = norm.norm.effective_weight(model.model.get_submodule(norm.module))
     n_tokens = min(n_tokens, model.n_vocabulary)
-    unembedding = whole(unembed.weight).float().to(directions.device)
-    up, down = [], []
+    parts: list[tuple[Tensor, ...]] = []
+    n_done = 0
     for part in directions.split(_LATENTS_AT_ONCE):
-        stream = part.float() if isinstance(to_stream, nn.Identity) else part.float() @ _input_major(to_stream)
-        if norm.norm.is_centred:
+        logits = unembedding(part)
+        up, down = logits.topk(n_tokens, dim=1), logits.topk(n_tokens, dim=1, largest=False)
+        low, high = down.values[:, :1], up.values[:, :1]
+        bins = ((logits - low) / (high - low).clamp(min=1e-30) * n_bins).long().clamp_(0, n_bins - 1)
+        ones = torch.ones((), dtype=torch.int64, device=logits.device).expand_as(bins)
+        histogram = torch.zeros(len(part), n_bins, dtype=torch.int64, device=logits.device).scatter_add_(1, bins, ones)
+        parts.append((up.indices, up.values, down.indices, down.values, low[:, 0], high[:, 0], histogram))
+        n_done += len(part)
+        if told is not None:
+            told(n_done, len(directions))
+    up_ids, ups, down_ids, downs, low, high, histogram = (torch.cat(of).cpu() for of in zip(*parts, strict=True))
+    return LogitEffects(TokenTables(up_ids, ups), TokenTables(down_ids, downs), low, high, histogram)
+
+
+@dataclass(frozen=True)
+class _Unembedding:
+    """The way from a site to the logits that the logit lens takes."""
+
+    to_stream: nn.Module
+    is_centred: bool
+    weight: Any
+    """Of the final norm."""
+    unembedding: Float[Tensor, "V D"]
+
+    @classmethod
+    def of(cls, model: LanguageModel, site: str) -> "_Unembedding | None":
+        to_stream = _to_stream(model, site)
+        norm, unembed = model.sites.layout.last.get("ln_final.normalized"), model.model.get_output_embeddings()
+        if to_stream is None or norm is None or norm.norm is None or unembed is None:
+            return None
+        weight = norm.norm.effective_weight(model.model.get_submodule(norm.module))
+        return cls(to_stream, norm.norm.is_centred, weight, whole(unembed.weight).float())
+
+    def __call__(self, directions: Float[Tensor, "L D"]) -> Float[Tensor, "L V"]:
+        stream = directions.float()
+        if not isinstance(self.to_stream, nn.Identity):
+            stream = stream @ _input_major(self.to_stream)
+        if self.is_centred:
             stream = stream - stream.mean(1, keepdim=True)
-        logits = (stream * torch.as_tensor(weight).to(stream)) @ unembedding.T
-        up.append(logits.topk(n_tokens, dim=1))
-        down.append(logits.topk(n_tokens, dim=1, largest=False))
-    tables = [
-        TokenTables(torch.cat([t.indices for t in ts]).cpu(), torch.cat([t.values for t in ts]).cpu())
-        for ts in (up, down)
-    ]
-    return tables[0], tables[1]
+        return (stream * torch.as_tensor(self.weight).to(stream)) @ self.unembedding.to(stream).T
 
 
 def _to_stream(model: LanguageModel, site: str) -> nn.Module | None:

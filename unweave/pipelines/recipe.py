@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import tomli_w
 
-from unweave.coders import CoderConfig, architecture, architectures
+from unweave.analysis.latent_facts import IndexConfig
+from unweave.coders import CoderConfig, architecture, trainable_architectures
 from unweave.config import apply_overrides, build, parse_toml, read_toml
 from unweave.errors import UserError, nearest
 from unweave.formats.texts import SourceConfig, TextConfig
@@ -44,22 +45,18 @@ class EvaluationConfig:
     """How a finished coder is measured, on held-out text only."""
 
     tokens: int = 200_000
-    """Tokens for reconstruction, density and the records of all latents."""
+    """Tokens for reconstruction, sparsity and density."""
     splice_tokens: int = 32_768
     """Tokens for the losses with the reconstruction spliced in; each costs four passes of the whole model."""
-    examples: int = 8
-    """Examples kept per latent."""
-    reach: int = 12
-    """Tokens shown to each side of an example's peak."""
-    promoted: int = 10
-    """Tokens listed as promoted and as suppressed."""
+    floor_tokens: int = 16_384
+    """Of those, tokens on which a random coder, principal directions and the identity are measured too; 0: on none."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "splice_tokens", "examples", "promoted"):
+        for name in ("tokens", "splice_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"evaluation.{name} must be at least 1, got {getattr(self, name)}")
-        if self.reach < 0:
-            raise UserError(f"evaluation.reach must not be negative, got {self.reach}")
+        if self.floor_tokens < 0:
+            raise UserError(f"evaluation.floor_tokens must not be negative, got {self.floor_tokens}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +119,8 @@ class Recipe:
     """Which services get the figures of the training."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     """How the coder is measured."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """What the index keeps of each latent."""
 
     def __post_init__(self) -> None:
         if not self.site:
@@ -270,5 +269,6 @@ def configurable() -> dict[str, type]:
         "checkpoints": CheckpointConfig,
         "logging": LoggingConfig,
         "evaluation": EvaluationConfig,
+        "index": IndexConfig,
     }
-    return sections | {f"coder.{name}": cls.Config for name, cls in architectures().items()}
+    return sections | {f"coder.{name}": cls.Config for name, cls in trainable_architectures().items()}

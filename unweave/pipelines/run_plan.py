@@ -13,9 +13,10 @@ import torch
 
 from unweave.coders import Origin, SparseCoder
 from unweave.errors import UserError
-from unweave.formats.files import write_atomically
+from unweave.formats.files import write_atomically, write_json
 from unweave.formats.native import read_coder, write_coder
 from unweave.pipelines.evaluate import measure_into
+from unweave.pipelines.index import index_into
 from unweave.pipelines.keeper import forget_checkpoints
 from unweave.pipelines.processes import joined_ranks, leave, process_count, process_number
 from unweave.pipelines.progress import Watch
@@ -25,7 +26,7 @@ from unweave.pipelines.row_source import RowSource, open_source
 from unweave.pipelines.training_run import TrainingRun, new_training_run, train_into
 from unweave.storage.checkpoints import newest_checkpoint
 from unweave.storage.parts import write_coder_in_parts
-from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, partial_folder, write_json
+from unweave.storage.run_folder import CHECKPOINTS, Run, check_free, new_run_folder, partial_folder
 from unweave.training.loop import finish
 from unweave.training.step import NotFinite
 
@@ -96,7 +97,9 @@ def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSour
     else:
         with TemporaryDirectory() as nowhere:
             where = folders if is_first else {coder_name: Path(nowhere, coder_name) for coder_name in folders}
-            measure_into({where[coder_name]: coder for coder_name, coder in coders.items()}, bench, watch)
+            placed = {where[coder_name]: coder for coder_name, coder in coders.items()}
+            measure_into(placed, bench, watch)
+            index_into(placed, bench, watch)
         if source.shares_model:
             leave(run.ranks)
         with watch.waiting("writing the report"):

@@ -1,25 +1,22 @@
 """A run: a folder that can be re-run from its own config.toml, with everything that was made and measured."""
 
 import json
-import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.formats.files import write_atomically
-from unweave.formats.native import read_coder
-from unweave.storage.latent_index import LatentIndex
+from unweave.formats.native import coder_checksum, read_coder
+from unweave.storage.index_folder import FOLDER, LatentIndex
+from unweave.storage.results import read_results, read_suites
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run in which its checkpoints lie."""
-SUITES = "suites.json"
-"""What suites beyond the core figures have found."""
-_MEASURE_ANEW = "`unweave evaluate` on the run measures it anew"
 
 
 class Run:
@@ -45,16 +42,13 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
-        """The figures that were measured on held-out text; NaN where a figure has no meaning."""
-        results = {name: math.nan if value is None else value for name, value in self._json("results.json").items()}
-        if "standard_errors" not in results or "n_tokens" not in results:
-            raise UserError(f"{str(self.path / 'results.json')!r} lacks figures; {_MEASURE_ANEW}")
-        return results
+        """Figures by name, NaN where one has no meaning, and all else that ``storage.results.Results`` has."""
+        return read_results(self.path).flat()
 
     @property
     def suites(self) -> dict[str, Any]:
         """What suites beyond the core figures have found, by suite and coder; empty where none was measured."""
-        return self._json(SUITES) if (self.path / SUITES).is_file() else {}
+        return {suite: {name: asdict(its) for name, its in of.items()} for suite, of in read_suites(self.path).items()}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -74,18 +68,25 @@ class Run:
     @cached_property
     def latents(self) -> LatentIndex:
         """The record of every latent: ``run.latents[123]``."""
-        return LatentIndex(self.path / "latents.sqlite")
+        index = LatentIndex(self.path / FOLDER)
+        if index.manifest["coder"] != coder_checksum(self.path / "coder"):
+            raise UserError(f"{str(index.folder)!r} is of another coder; `unweave index` on the run makes it anew")
+        return index
+
+    @property
+    def has_index(self) -> bool:
+        """Whether ``unweave index`` has made the records of its latents."""
+        return (self.path / FOLDER).is_dir()
 
     def _json(self, name: str) -> dict[str, Any]:
-        advice = _MEASURE_ANEW if name == "results.json" else "train the run again"
         try:
             values = json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
-            raise UserError(f"{str(self.path)!r} has no {name}; {advice}") from error
+            raise UserError(f"{str(self.path)!r} has no {name}; train the run again") from error
         except ValueError as error:
-            raise UserError(f"{str(self.path / name)!r} is damaged; {advice}") from error
+            raise UserError(f"{str(self.path / name)!r} is damaged; train the run again") from error
         if not isinstance(values, dict):
-            raise UserError(f"{str(self.path / name)!r} is damaged; {advice}")
+            raise UserError(f"{str(self.path / name)!r} is damaged; train the run again")
         return values
 
 
@@ -156,17 +157,6 @@ def _publish(partial: Path, path: Path) -> None:
     if path.exists():
         shutil.rmtree(path)
     partial.replace(path)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write readable JSON, atomically; NaN, which JSON does not have, becomes null."""
-    write_atomically(path, json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and value != value else value
 
 
 def _is_worth_keeping(folder: Path) -> bool:
