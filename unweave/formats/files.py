@@ -1,12 +1,13 @@
 """Write files so that a reader sees the old one or the new one, whole; and checksums that show an altered one."""
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -30,6 +31,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write readable JSON, atomically; NaN, which JSON does not have, becomes null."""
+    write_atomically(path, json.dumps(_without_nan(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def sha256(data: bytes) -> str:

@@ -1,10 +1,11 @@
-"""The processes that torchrun starts for one training: who is the first, how they meet, and how they part."""
+"""The processes that torchrun starts for one job: who is the first, how they meet, and how they part."""
 
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 _STARTING = timedelta(minutes=10)
 """How long the processes wait for each other before training, when one may have more to load than another."""
-_LOST = "another process has ended or hangs; go on from the last checkpoint with `unweave train --resume`"
+_LOST = "another process has ended or hangs; "
+_GO_ON = "go on from the last checkpoint with `unweave train --resume`"
 
 
 def process_count() -> int:
@@ -29,10 +31,11 @@ def process_number() -> int:
 
 
 @contextmanager
-def joined_ranks(latent_parts: int) -> Iterator["Ranks | None"]:
-    """The ranks of this training within the block; None where there is one process.
+def joined_ranks(latent_parts: int, advice: str = _GO_ON) -> Iterator["Ranks | None"]:
+    """The ranks of this job within the block; None where there is one process.
 
-    Raises ``UserError`` where another process has ended or hangs, and where the parts do not fit the processes.
+    Raises ``UserError`` where another process has ended or hangs, with ``advice`` on what to do then, and where the
+    parts do not fit the processes.
     """
     if process_count() == 1:
         if latent_parts > 1:
@@ -53,14 +56,14 @@ def joined_ranks(latent_parts: int) -> Iterator["Ranks | None"]:
     if has_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if process_number() == 0:
-        signal.signal(signal.SIGTERM, _told_to_end)
+        signal.signal(signal.SIGTERM, partial(_told_to_end, advice))
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=_STARTING)
     try:
         yield Ranks(latent_parts)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        raise UserError(_LOST) from error
+        raise UserError(_LOST + advice) from error
 
 
 def leave(ranks: "Ranks | None") -> None:
@@ -76,6 +79,6 @@ def leave(ranks: "Ranks | None") -> None:
         raise SystemExit(0)
 
 
-def _told_to_end(_: int, __: FrameType | None) -> None:
+def _told_to_end(advice: str, _: int, __: FrameType | None) -> None:
     """torchrun ends all processes when one has failed."""
-    raise UserError(_LOST)
+    raise UserError(_LOST + advice)

@@ -6,29 +6,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unweave.activations.harvest import rows_of
+from unweave.analysis import cofiring, geometry
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals import absorption, mdl, probing, sae_probes, scr, shift, tpp
+from unweave.evals import absorption, mdl, probing, ravel, sae_probes, scr, shift, tpp, unlearning
 from unweave.evals.builtin_tasks import TEXT_TASKS, builtin_crossed, builtin_texts, builtin_tokens
-from unweave.evals.controls import identity_coder, pca_coder, random_coder
+from unweave.evals.entities import EntityConfig, EntityTask, builtin_entities, read_entities
 from unweave.evals.measured import Measured
 from unweave.evals.tasks import CrossedTexts, LabelledTexts, LabelledTokens, TaskConfig, read_task
 from unweave.formats.stdlib_corpus import stdlib_documents
 from unweave.metrics import Definition
-from unweave.pipelines.evaluate import bench_of, held_out
+from unweave.pipelines.analysis_suites import measure_cofiring, measure_geometry
+from unweave.pipelines.evaluate import bench_of, held_out, training_seed
+from unweave.pipelines.floors import FIRST_TOKENS, FLOOR_SEED, first_rows
 from unweave.pipelines.progress import Watch
+from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench
 from unweave.registry import lookup
-from unweave.storage.run_folder import SUITES as SUITES_FILE
-from unweave.storage.run_folder import Run, write_json
+from unweave.storage.results import SuiteFigures, read_suites, write_suites
+from unweave.storage.run_folder import Run
 
 _BUILTIN = "builtin:"
+_RAVEL = "ravel:"
 _TOKEN_TASKS = ("token_class", "identifier", "in_string")
-_FLOOR_ROWS = 16_384
+_SUITE_SEED = 0
+"""What suites have as their seed unless told otherwise, which nothing here does."""
 _MDL_TOKENS = 32_768
+_COFIRING_TOKENS = 32_768
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,19 @@ class Material:
 
     @cached_property
     def texts(self) -> list[LabelledTexts]:
-        return [self._texts(name) for name in self.tasks or [_BUILTIN + name for name in TEXT_TASKS]]
+        return [self._texts(name) for name in self.labelled or [_BUILTIN + name for name in TEXT_TASKS]]
+
+    @cached_property
+    def labelled(self) -> list[str]:
+        """The tasks that are labelled texts."""
+        return [name for name in self.tasks if not name.startswith(_RAVEL)]
+
+    @cached_property
+    def entities(self) -> list[EntityTask]:
+        addresses = [name.removeprefix(_RAVEL) for name in self.tasks if name.startswith(_RAVEL)]
+        parts = [address.partition("#") for address in addresses]
+        read = [read_entities(EntityConfig(source=source, kind=kind)) for source, _, kind in parts]
+        return read or [builtin_entities(self.documents)]
 
     @cached_property
     def tokens(self) -> list[LabelledTokens]:
@@ -74,7 +90,7 @@ class Suite:
 
 SUITES = {
     "probing": Suite(
-        lambda m: probing.measure_probing(m.bench.model, m.coders, [*m.texts, *([] if m.tasks else m.tokens)]),
+        lambda m: probing.measure_probing(m.bench.model, m.coders, [*m.texts, *([] if m.labelled else m.tokens)]),
         probing.definitions,
     ),
     "sae_probes": Suite(
@@ -90,6 +106,15 @@ SUITES = {
     "mdl": Suite(
         lambda m: mdl.measure_mdl(m.bench.model, m.coders, held_out(m.bench, _MDL_TOKENS)), lambda: mdl.DEFINITIONS
     ),
+    "geometry": Suite(lambda m: measure_geometry(m.bench.model, m.coders), lambda: geometry.DEFINITIONS),
+    "cofiring": Suite(
+        lambda m: measure_cofiring(m.bench.model, m.coders, held_out(m.bench, _COFIRING_TOKENS)),
+        lambda: cofiring.DEFINITIONS,
+    ),
+    "unlearning": Suite(
+        lambda m: unlearning.measure_forgotten_classes(m.bench.model, m.coders, m.texts), lambda: unlearning.DEFINITIONS
+    ),
+    "ravel": Suite(lambda m: ravel.measure_ravel(m.bench.model, m.coders, m.entities), ravel.definitions),
 }
 
 
@@ -98,7 +123,8 @@ def measure_suites(
 ) -> dict[str, dict[str, Measured]]:
     """The figures of some suites for a run's coder, ``random``, ``pca`` and ``identity``, written to its folder.
 
-    ``tasks``: files, folders or ``hf:`` ids of labelled texts, or ``builtin:piece`` and ``builtin:package``.
+    ``tasks``: files, folders or ``hf:`` ids of labelled texts, or ``builtin:piece`` and ``builtin:package``;
+    for ``ravel`` alone, ``ravel:`` and the folder or ``hf:`` id of its entities, with ``#`` and their kind.
     """
     suites = {name: lookup(name, SUITES, "suite") for name in names}
     run = Run(path)
@@ -109,30 +135,35 @@ def measure_suites(
     for name, suite in suites.items():
         with watch.waiting(f"measuring {name}"):
             found[name] = suite.measure(material)
-    told = {suite: {coder: its._asdict() for coder, its in coders.items()} for suite, coders in found.items()}
-    write_json(run.path / SUITES_FILE, run.suites | told)
+    told = {name: _told(run, suites[name], coders) for name, coders in found.items()}
+    write_suites(run.path, read_suites(run.path) | told)
+    if run.has_index:
+        with watch.waiting("writing the report"):
+            write_report(run, name=run.path.resolve().name)
     return found
+
+
+def _told(run: Run, suite: Suite, coders: Mapping[str, Measured]) -> dict[str, SuiteFigures]:
+    versions = {d.name: d.version for d in suite.definitions()}
+    seeds = training_seed(run.path) | {"suite": _SUITE_SEED, "random_floor": FLOOR_SEED}
+    return {
+        coder: SuiteFigures(
+            **its._asdict(),
+            definition_versions={name: versions[name] for name in its.figures if name in versions},
+            seeds=seeds,
+        )
+        for coder, its in coders.items()
+    }
 
 
 def _with_floors(run: Run, bench: Workbench) -> dict[str, SparseCoder]:
     """The run's coder and those to hold it against, which can stand in for an SAE alone."""
     coder = run.coder.to(bench.model.device)
     name = run.path.resolve().name
-    if coder.wiring.kind != "sae":
-        return {name: coder}
-    sample = []
-    for batch in held_out(bench, _FLOOR_ROWS):
-        captured = bench.model.capture(batch.token_ids, coder.site)
-        sample.append(rows_of(batch, captured, max_norm=bench.recipe.packing.max_norm).activations[coder.site])
-    x_BD = torch.cat(sample).float()
-    l0 = float(run.results["l0"])
-    controls = {
-        "random": random_coder(coder.wiring, coder.n_latents, l0, x_BD.mean(0)),
-        "pca": pca_coder(coder.wiring, l0, x_BD),
-        "identity": identity_coder(coder.wiring),
-    }
-    for control in controls.values():
-        control.origin = coder.origin
-    if name in controls:
+    first = first_rows(bench, {name: coder}, held_out(bench, FIRST_TOKENS))
+    floors = {floor: first.controls[kind] for floor, kind in first.kinds.get(name, {}).items()}
+    if name in floors:
         raise UserError(f"a run called {name!r} cannot be told from the floor of that name; rename its folder")
-    return {name: coder} | {other: control.to(bench.model.device) for other, control in controls.items()}
+    for floor in floors.values():
+        floor.origin = coder.origin
+    return {name: coder} | floors

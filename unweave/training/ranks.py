@@ -113,6 +113,12 @@ class Ranks(Peers):
         dist.all_gather_object(lists, things, self._everyone)
         return [thing for each in lists for thing in each]
 
+    def of_others(self, thing: Any) -> list[Any]:
+        """What all other processes bring, in their order, at the first process; nothing at the others."""
+        things: list[Any] | None = [None] * self.count if self.rank == 0 else None
+        dist.gather_object(thing, things, 0, self._everyone)
+        return things[1:] if things else []
+
     def wait(self) -> None:
         """Until all processes are here."""
         dist.barrier(self._everyone)
