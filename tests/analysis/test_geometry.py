@@ -44,9 +44,8 @@ def test_shares_over_a_cosine_count_latents() -> None:
 def test_random_directions_are_as_the_references_say() -> None:
     W = torch.randn(1500, 63)
     figures = geometry(W, W).figures
-    assert set(figures) | {"unembedding_alignment", "embedding_alignment", "alignment_of_random"} == {
-        definition.name for definition in DEFINITIONS
-    }
+    aligned = alignment_figures(W, unembedding_VD=W[:7], embedding_VD=W[:7], neurons_ND=W[:11])
+    assert set(figures | aligned) == {definition.name for definition in DEFINITIONS}
     assert figures["neighbour_cosine"] == pytest.approx(figures["neighbour_cosine_of_random"], rel=0.02)
     assert figures["participation_ratio"] == pytest.approx(figures["participation_ratio_of_random"], rel=0.05)
     assert figures["decoder_kurtosis"] == pytest.approx(figures["decoder_kurtosis_of_random"], rel=0.02)
@@ -73,10 +72,13 @@ def test_the_effective_rank_is_that_of_the_entropy_of_singular_values() -> None:
 def test_alignment_is_with_the_nearest_token_whatever_its_sign() -> None:
     tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     found = alignment(torch.tensor([[0.0, -3.0], [4.0, 3.0]]), tokens)
-    assert found.token_ids.tolist() == [1, 0]
+    assert found.ids.tolist() == [1, 0]
     torch.testing.assert_close(found.cosines, torch.tensor([-1.0, 0.8]))
     figures = alignment_figures(torch.tensor([[0.0, -3.0], [4.0, 3.0]]), unembedding_VD=tokens)
     assert figures["unembedding_alignment"] == pytest.approx(0.9)
+    neurons = alignment_figures(torch.tensor([[0.0, -3.0], [4.0, 3.0]]), neurons_ND=tokens[:1])
+    assert neurons["neuron_alignment"] == pytest.approx(0.4), "cosines of 0 and 0.8 with the one neuron"
+    assert neurons["neuron_alignment_of_random"] == pytest.approx(2 / math.pi), "the mean of |cos| over a circle"
     # the smaller of two angles drawn from 0 to a = 90 degrees has a mean cosine of 2 (1 - cos a) / a^2
     assert figures["alignment_of_random"] == pytest.approx(8 / math.pi**2)
 
@@ -86,7 +88,7 @@ def test_what_has_no_geometry_is_refused() -> None:
         geometry(torch.randn(1, 5))
     with pytest.raises(UserError, match=r"one shape, got \[4, 3\] and \[4, 5\]"):
         geometry(torch.randn(4, 5), torch.randn(4, 3))
-    with pytest.raises(UserError, match="got neither"):
+    with pytest.raises(UserError, match="got none"):
         alignment_figures(torch.randn(4, 5))
     with pytest.raises(UserError, match="width 5 and 6"):
         alignment(torch.randn(4, 5), torch.randn(9, 6))

@@ -33,3 +33,12 @@ def test_points_of_a_line_go_from_sparse_to_dense_and_one_seed_has_no_error() ->
 
 def test_a_coder_that_was_not_measured_is_left_out() -> None:
     assert pareto_lines([SweptCoder("a", "topk", "k=8", {}), _coder("topk", "k=9", math.nan, 0.5)]) == []
+
+
+def test_a_figure_that_a_seed_lacks_has_no_mean_and_no_error() -> None:
+    coders = [
+        SweptCoder(f"seed{i}", "topk", "k=7", {"l0": 7.0 + i, "kl": value}) for i, value in enumerate([0.5, math.nan])
+    ]
+    point = pareto_lines(coders, ["kl"])[0].points[0]
+    assert point.figures["l0"].error == pytest.approx(0.5)
+    assert math.isnan(point.figures["kl"].mean) and math.isnan(point.figures["kl"].error)

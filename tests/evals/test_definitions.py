@@ -3,14 +3,14 @@
 import pytest
 
 from unweave.errors import UserError
-from unweave.evals import absorption, mdl, probing, sae_probes, scr, shift, tpp, unlearning
+from unweave.evals import absorption, mdl, probing, ravel, sae_probes, scr, shift, tpp, unlearning
 from unweave.evals.hierarchy_absorption import CHILD_HOLDS_PARENT, ParentSilence
 from unweave.evals.pooled import token_sequences
 from unweave.metrics import definitions
 from unweave.models.language_model import LanguageModel
 
 SUITES = [
-    *(found for module in (probing, sae_probes, scr, shift, tpp) for found in module.definitions()),
+    *(found for module in (probing, ravel, sae_probes, scr, shift, tpp) for found in module.definitions()),
     *(found for module in (absorption, mdl, unlearning) for found in module.DEFINITIONS),
     *ParentSilence.definitions,
     CHILD_HOLDS_PARENT,

@@ -7,14 +7,17 @@ import torch.nn.functional as F
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
+from unweave.evals.tasks import LabelledTexts
 from unweave.evals.unlearning import (
     DEFINITIONS,
     Chosen,
     Texts,
     chosen_latents,
     losses,
+    measure_forgotten_classes,
     measure_unlearning,
     set_where_active,
+    texts_of,
 )
 from unweave.models.language_model import LanguageModel
 from unweave.models.tokens import PackingConfig, pack
@@ -73,3 +76,26 @@ def test_the_chosen_edit_is_harmless_where_it_was_chosen(
 def test_a_missing_text_is_told(pylm: LanguageModel, texts: Texts, small_coder: SparseCoder) -> None:
     with pytest.raises(UserError, match="there is no text as keep_check"):
         measure_unlearning(pylm, {"small": small_coder}, texts._replace(keep_check=[]))
+
+
+def test_the_first_class_of_labelled_texts_is_to_forget(pylm: LanguageModel, small_coder: SparseCoder) -> None:
+    words = ["def run(self): return self.value", "The weaver ties the warp to the beam and sings."]
+    texts = tuple(f"{words[i % 2]} {i}\n" * 8 for i in range(80))
+    task = LabelledTexts(
+        "kinds",
+        texts,
+        labels=np.arange(80) % 2,
+        classes=("code", "prose"),
+        documents=np.arange(80) // 4,
+        is_test=np.arange(80) >= 40,
+    )
+    packed = texts_of(pylm, task)
+    decoded = pylm.tokenizer.decode(packed.forget_check[0].token_ids[0].tolist())
+    assert "def run(self)" in decoded and "weaver" not in decoded
+    assert "weaver" in pylm.tokenizer.decode(packed.keep_learn[0].token_ids[0].tolist())
+    found = measure_forgotten_classes(pylm, {"small": small_coder}, [task], tolerance=99.0)["small"]
+    alone = measure_unlearning(pylm, {"small": small_coder}, packed, tolerance=99.0)["small"]
+    assert found.figures == alone.figures and found.n == alone.n
+    assert found.details["kinds/code/unlearning_lost"] == alone.figures["unlearning_lost"]
+    with pytest.raises(UserError, match="at least one task, got none"):
+        measure_forgotten_classes(pylm, {"small": small_coder}, [])

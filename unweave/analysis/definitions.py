@@ -10,8 +10,10 @@ from unweave.analysis import (
     matching,
     scaling,
     similarity,
+    stitched_loss,
     stitching,
     swapping,
+    swept,
     transfer,
 )
 from unweave.metrics.base import Definition
@@ -22,6 +24,7 @@ _MODULES = (
     correlation,
     similarity,
     stitching,
+    stitched_loss,
     swapping,
     families,
     cofiring,
@@ -29,6 +32,7 @@ _MODULES = (
     ensembles,
     frontier,
     scaling,
+    swept,
 )
 
 

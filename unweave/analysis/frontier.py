@@ -113,7 +113,7 @@ def frontier_figures(
     n_points = len(frontier(line, name, smaller_is_better=smaller_is_better))
     figures: dict[str, Spread | None] = {
         "frontier_hypervolume": Spread(area, 0.0),
-        "frontier_points": Spread(n_points, 0.0),
+        "frontier_points": Spread(float(n_points), 0.0),
     }
     return figures | {f"frontier_at_l0_{l0:g}": at_l0(line, name, l0) for l0 in l0s}
 

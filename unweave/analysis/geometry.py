@@ -10,6 +10,7 @@ With unit decoder rows d_i, encoder rows w_i and singular values s of the unit d
     kurtosis               D sum_d d^4 / (sum_d d^2)^2 about 0; 3 D / (D + 2) for a random direction, far more where
                            directions follow single neurons (Elhage et al. 2023, "Privileged Bases")
     token alignment        max over tokens v of |cos(d_i, u_v)|, with u the rows of the unembedding or the embedding
+    neuron alignment       the same with what the neurons of MLPs write
 
 A random direction's nearest of M others is that of ``cosines.py``. See also SAEBench (Karvonen et al. 2025,
 arXiv 2503.09532), which reports neighbour and encoder-decoder cosines of every coder.
@@ -113,6 +114,19 @@ DEFINITIONS = (
         "What the alignment would be on average if the rows of tokens were random directions.",
         "a floor",
     ),
+    Definition(
+        "neuron_alignment",
+        "Alignment with neurons",
+        "Largest absolute cosine of a decoder row with what any MLP neuron up to the site writes, averaged over "
+        "latents.",
+        "above that of random directions where latents follow single neurons",
+    ),
+    Definition(
+        "neuron_alignment_of_random",
+        "Alignment of random neurons",
+        "What the alignment with neurons would be on average if neurons wrote random directions.",
+        "a floor",
+    ),
 )
 
 
@@ -134,11 +148,11 @@ class Geometry(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """The token whose row is nearest to each latent's."""
+    """The token or neuron whose row is nearest to each latent's."""
 
     cosines: Float[Tensor, " L"]
     """With their sign; chosen by their absolute value."""
-    token_ids: Int[Tensor, " L"]
+    ids: Int[Tensor, " L"]
 
 
 @torch.no_grad()
@@ -206,7 +220,7 @@ def participation_ratios(W_LD: Float[Tensor, "L D"]) -> Float[Tensor, " L"]:
 
 
 def alignment(W_dec_LD: Float[Tensor, "L D"], tokens_VD: Float[Tensor, "V _"]) -> Alignment:
-    """The token whose row of the unembedding or the embedding has the largest absolute cosine to each latent's."""
+    """The row of the unembedding, the embedding or the neurons with the largest absolute cosine to each latent's."""
     check_widths(W_dec_LD, tokens_VD)
     near = nearest(W_dec_LD, tokens_VD, signed=False)
     return Alignment(near.cosines[:, 0], near.ids[:, 0])
@@ -217,15 +231,23 @@ def alignment_figures(
     *,
     unembedding_VD: Float[Tensor, "V _"] | None = None,
     embedding_VD: Float[Tensor, "V _"] | None = None,
+    neurons_ND: Float[Tensor, "N _"] | None = None,
 ) -> dict[str, float]:
-    """Mean alignment with the rows that are given, which must lie in the space that the coder writes."""
-    given = {"unembedding_alignment": unembedding_VD, "embedding_alignment": embedding_VD}
-    tokens = {name: rows for name, rows in given.items() if rows is not None}
-    if not tokens:
-        raise UserError("alignment needs the rows of the unembedding or of the embedding, got neither")
-    figures = {name: alignment(W_dec_LD, rows).cosines.abs().mean().item() for name, rows in tokens.items()}
-    n_tokens = len(next(iter(tokens.values())))
-    return figures | {"alignment_of_random": random_nearest(n_tokens, W_dec_LD.shape[1])}
+    """Mean alignment, and its floors, with the rows that are given, which lie in the space that the coder writes."""
+    given = {"unembedding": unembedding_VD, "embedding": embedding_VD, "neuron": neurons_ND}
+    known = {name: rows for name, rows in given.items() if rows is not None}
+    if not known:
+        raise UserError("alignment needs the rows of the unembedding, of the embedding or of neurons, got none")
+    width = W_dec_LD.shape[1]
+    figures = {
+        f"{name}_alignment": alignment(W_dec_LD, rows).cosines.abs().mean().item() for name, rows in known.items()
+    }
+    tokens = [rows for name, rows in known.items() if name != "neuron"]
+    if tokens:
+        figures["alignment_of_random"] = random_nearest(len(tokens[0]), width)
+    if neurons_ND is not None:
+        figures["neuron_alignment_of_random"] = random_nearest(len(neurons_ND), width)
+    return figures
 
 
 def _random_like(W_LD: Float[Tensor, "L D"]) -> Float[Tensor, "L D"]:

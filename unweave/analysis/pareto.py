@@ -62,6 +62,11 @@ def _over_seeds(coders: list[SweptCoder], names: Sequence[str]) -> dict[str, Spr
     spreads = {}
     for name in ("l0", *names):
         values = [coder.figures.get(name, math.nan) for coder in coders]
-        error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-        spreads[name] = Spread(statistics.fmean(values), error)
+        spreads[name] = Spread(statistics.fmean(values), _error(values))
     return spreads
+
+
+def _error(values: list[float]) -> float:
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0

@@ -153,7 +153,7 @@ def bootstrap(
         if tries > 20 * draws:
             raise UserError(f"too few of {len(runs)} runs differ for a bootstrap; measure more runs or seeds")
         drawn = [runs[i] for i in generator.integers(len(runs), size=len(runs))]
-        if _is_determined(fitted.law, drawn):
+        if is_determined(fitted.law, drawn):
             begin = [known, *_starts(fitted.law, drawn, starts, generator)]
             found.append(list(_fit(fitted.law, drawn, begin).parameters.values()))
     low, high = np.percentile(np.array(found), _INTERVAL, axis=0)
@@ -172,15 +172,20 @@ def extrapolation_errors(
     for width in sorted({run.n_latents for run in runs}):
         seen = [run for run in runs if run.n_latents != width]
         left = [run for run in runs if run.n_latents == width]
-        known = _is_determined(law, seen)
+        known = is_determined(law, seen)
         errors[width] = _error(fit(law, seen, starts=starts, seed=seed), left) if known else None
     return errors
 
 
 def scaling_figures(law: Law, runs: Sequence[ScalingRun], *, starts: int = 100, seed: int = 0) -> dict[str, float]:
     """The errors of a law, and what a law in compute says; NaN for what the runs do not tell."""
-    fitted = fit(law, runs, starts=starts, seed=seed)
-    by_width = extrapolation_errors(law, runs, starts=min(starts, 30), seed=seed)
+    return figures_of(fit(law, runs, starts=starts, seed=seed), runs, starts=min(starts, 30), seed=seed)
+
+
+def figures_of(fitted: Fit, runs: Sequence[ScalingRun], *, starts: int = 30, seed: int = 0) -> dict[str, float]:
+    """The same of a law that was fitted to these runs."""
+    law = fitted.law
+    by_width = extrapolation_errors(law, runs, starts=starts, seed=seed)
     errors = [error for error in by_width.values() if error is not None]
     figures = {
         "scaling_error": fitted.error,
@@ -278,7 +283,7 @@ def _error(fitted: Fit, runs: Sequence[ScalingRun]) -> float:
     return float(np.abs(np.log(fitted.predict(runs)) - np.log(losses)).mean())
 
 
-def _is_determined(law: Law, runs: Sequence[ScalingRun]) -> bool:
+def is_determined(law: Law, runs: Sequence[ScalingRun]) -> bool:
     """Whether the runs are as many and as different as the law has parameters."""
     if not runs:
         return False
@@ -293,7 +298,7 @@ def _check(law: Law, runs: Sequence[ScalingRun]) -> None:
         numbers = (run.loss, run.compute) if law is COMPUTE else (run.loss, run.n_latents, run.k)
         if not all(np.isfinite(number) and number > 0 for number in numbers):
             raise UserError(f"a law in {law.name} needs losses and settings above 0, got {run}")
-    if not _is_determined(law, runs):
+    if not is_determined(law, runs):
         n = len(law.first + law.second)
         raise UserError(
             f"a law in {law.name} has {n} parameters, which {len(runs)} runs do not determine; give at least {n} runs "

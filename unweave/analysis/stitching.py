@@ -186,8 +186,8 @@ def stitched_rows(
     own = small.encode(x_BD)
     error = y_BD - small.reconstruct(own, x_BD)
     codes = large.encode(x_BD)
-    codes = codes.with_values(codes.values * _scale(large, x_BD)[codes.row_ids])
-    return StitchedRows(error, codes, blocks_B, _displacement(small, own, error, _scale(small, x_BD)))
+    codes = codes.with_values(codes.values * written_scale(large, x_BD)[codes.row_ids])
+    return StitchedRows(error, codes, blocks_B, _displacement(small, own, error, written_scale(small, x_BD)))
 
 
 def proxy_figures(
@@ -214,7 +214,7 @@ def _chance_of_less(some: Tensor, others: Tensor) -> float:
     return ((above + 0.5 * equal).double().sum() / (len(some) * len(others))).item()
 
 
-def _scale(coder: SparseCoder, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+def written_scale(coder: SparseCoder, x_BD: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     """By how much a coder that norms its rows stretches what it decodes, for each row."""
     if coder.wiring.row_norm == "none":
         return x_BD.new_ones(len(x_BD))

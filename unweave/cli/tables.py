@@ -4,7 +4,6 @@ import inspect
 import math
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -12,17 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from unweave.analysis.doctor import Finding
-from unweave.analysis.latent_records import Example, TokenWeight
 from unweave.analysis.paired import Difference
-from unweave.analysis.pareto import SweptCoder
 from unweave.config import describe
 from unweave.errors import UserError, nearest
 from unweave.evals.measured import Measured
 from unweave.formats.releases import Release
+from unweave.latent_record import Example, TokenWeight
 from unweave.metrics import definitions
 from unweave.models.proof import Proof
 from unweave.pipelines.bench_truth import Marked, TruthBench
-from unweave.storage.latent_index import LatentIndex
+from unweave.storage.index_folder import LatentIndex
 from unweave.storage.run_folder import Run
 
 _MARKS = {"good": ("ok     ", "green"), "warning": ("look   ", "yellow"), "problem": ("problem", "red")}
@@ -63,7 +61,7 @@ def print_suites(found: Mapping[str, Mapping[str, Measured]]) -> None:
         _console().print(table)
 
 
-def print_comparison(first: Path, second: Path, differences: list[Difference]) -> None:
+def print_differences(first: str, second: str, differences: list[Difference]) -> None:
     """One line for each figure of two runs, with the interval of the difference; those that are real stand out."""
     known = definitions()
     table = Table(title=f"A: {first}, B: {second}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -78,31 +76,21 @@ def print_comparison(first: Path, second: Path, differences: list[Difference]) -
     _console().print(table)
 
 
-def print_sweep(path: Path, coders: list[SweptCoder]) -> None:
-    """One line for each coder of a sweep, sparsest first within a line of its chart."""
-    table = Table(title=f"{path}: {len(coders)} coders", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("coder")
-    shown = ("l0", "explained_variance", "loss_recovered_mean", "dead_share", "dense_share")
-    for heading in ("L0", "EV", "loss recovered", "dead", "dense"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for coder in sorted(coders, key=lambda coder: (coder.line, coder.figures["l0"])):
-        table.add_row(coder.name, *(_figure(name, coder.figures[name]) for name in shown))
-    _console().print(table)
-
-
 def print_marks(bench: TruthBench, marks: list[Marked]) -> None:
     """One line for each architecture, the best match of the true features first."""
     data = f"{bench.data.n_features} features in {bench.data.d_model} dimensions"
     title = f"{bench.steps:,} steps of {bench.batch:,} rows, {data}, mean of {len(bench.seeds)} seeds"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("architecture", no_wrap=True)
-    for heading in ("L0", "EV", "MCC", "±", "F1", "±", "unique", "dead", "s"):
+    # both do not fit into 80 columns; --json has all figures
+    last, name_of_last = ("absorbed", "parent_absorbed") if bench.has_hierarchy else ("unique", "uniqueness")
+    for heading in ("L0", "EV", "MCC", "±", "F1", "±", last, "dead", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for mark in sorted(marks, key=lambda mark: -mark.mean("mcc")):
         cells = [f"{mark.mean('l0'):.1f}", f"{mark.mean('explained_variance'):.3f}"]
         for name in ("mcc", "f1"):
             cells += [f"{mark.mean(name):.3f}", f"{mark.standard_error(name):.3f}"]
-        cells += [f"{mark.mean('uniqueness'):.2f}", f"{mark.mean('dead_share'):.0%}", f"{mark.mean('seconds'):.1f}"]
+        cells += [f"{mark.mean(name_of_last):.2f}", f"{mark.mean('dead_share'):.0%}", f"{mark.mean('seconds'):.1f}"]
         table.add_row(mark.architecture, *cells)
     _console().print(table)
 

@@ -10,7 +10,7 @@ the place of questions. On texts to learn from:
                 ``tolerance`` nats on the text to keep
 
 The figures are those of the chosen edit on other texts: what it adds to the loss on either. Where no edit is harmless
-enough, none is made, and both are 0.
+enough, none is made, and both are 0. Of labelled texts, the first class is to forget and all others to keep.
 """
 
 import itertools
@@ -28,9 +28,11 @@ from unweave.coders import SparseCoder
 from unweave.errors import UserError
 from unweave.evals.measured import Measured, Weightings
 from unweave.evals.pooled import check_ablatable, check_coders
+from unweave.evals.tasks import LabelledTexts
 from unweave.metrics.base import N_BLOCKS, Definition
 from unweave.models.language_model import Edit, LanguageModel, LatentEdit
-from unweave.types import Codes, TokenBatch
+from unweave.models.tokens import PackingConfig, pack
+from unweave.types import Codes, Document, TokenBatch
 
 DEFINITIONS = (
     Definition(
@@ -49,6 +51,10 @@ DEFINITIONS = (
 SHARES = (0.001, 0.01)
 NUMBERS = (10, 20)
 MULTIPLES = (1.0, 5.0, 20.0)
+_CONTEXT = 128
+_SEQUENCES = 8
+_BATCHES = 4
+"""Batches of each kind of text of a task; every setting of the edit takes a pass over those to learn from."""
 
 
 class Texts(NamedTuple):
@@ -144,6 +150,49 @@ def set_where_active(codes: Codes, chosen: Chosen) -> Codes:
     values_L[chosen.latents.to(codes.values.device)] = chosen.values.to(codes.values)
     new = values_L[codes.latent_ids]
     return codes.with_values(torch.where(new.isnan() | (codes.values == 0), codes.values, new))
+
+
+def measure_forgotten_classes(
+    model: LanguageModel, coders: Mapping[str, SparseCoder], tasks: Sequence[LabelledTexts], *, tolerance: float = 0.01
+) -> dict[str, Measured]:
+    """The figures with the first class of each task to forget, averaged over tasks; errors as of tasks apart."""
+    if not tasks:
+        raise UserError("unlearning needs labelled texts of at least one task, got none")
+    by_task = {
+        f"{task.name}/{task.classes[0]}": measure_unlearning(model, coders, texts_of(model, task), tolerance=tolerance)
+        for task in tasks
+    }
+    return {name: _over_tasks({task: found[name] for task, found in by_task.items()}) for name in coders}
+
+
+def texts_of(model: LanguageModel, task: LabelledTexts) -> Texts:
+    """Packed text of the first class, to forget, and of all others, to keep; the pieces of a document stay together."""
+    parts = []
+    for is_kept in (False, True):
+        for is_test in (False, True):
+            chosen = np.flatnonzero(((task.labels != 0) == is_kept) & (task.is_test == is_test))
+            pieces: dict[int, list[str]] = {}
+            for place in chosen:
+                pieces.setdefault(int(task.documents[place]), []).append(task.texts[place])
+            documents = [Document(f"{task.name}#{number}", "\n".join(texts)) for number, texts in pieces.items()]
+            config = PackingConfig(context=min(_CONTEXT, model.max_context or _CONTEXT))
+            parts.append(list(itertools.islice(pack(documents, model, config, _SEQUENCES), _BATCHES)))
+    return Texts(*parts)
+
+
+def _over_tasks(found: Mapping[str, Measured]) -> Measured:
+    """The mean over tasks, whose errors are independent."""
+    of_tasks = list(found.values())
+    figures = {name: float(np.mean([its.figures[name] for its in of_tasks])) for name in of_tasks[0].figures}
+    errors = {
+        name: float(np.sqrt(np.sum([its.standard_errors[name] ** 2 for its in of_tasks])) / len(of_tasks))
+        for name in figures
+        if all(name in its.standard_errors for its in of_tasks)
+    }
+    details = {
+        f"{task}/{name}": value for task, its in found.items() for name, value in {**its.figures, **its.details}.items()
+    }
+    return Measured(figures, errors, sum(its.n for its in of_tasks), details)
 
 
 def _of_coder(

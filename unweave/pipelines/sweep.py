@@ -1,11 +1,13 @@
 """A sweep: many coders in one pass of the model, and what sparsity costs each of them."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unweave.analysis.pareto import SweptCoder, pareto_lines
+from unweave.analysis.swept import Chains
 from unweave.coders import architecture
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
@@ -15,6 +17,7 @@ from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import Job, Plan, read_plan
 from unweave.pipelines.report import figures, replace_folder
 from unweave.pipelines.run_plan import coder_folders, default_folder, run_plan
+from unweave.pipelines.sweep_chains import Member, chains
 from unweave.storage.run_folder import Run
 
 
@@ -53,10 +56,22 @@ def write_sweep(folder: Path) -> Path:
         "Trained on": f"{first.manifest['rows_trained']:,} tokens each",
         "Measured on": f"{first.results['n_tokens']:,} tokens of held-out documents",
     }
-    replace_folder(folder / "report", sweep_files(folder.name, facts, coders, definitions()))
+    files = sweep_files(folder.name, facts, coders, swept_chains(folder, plan), definitions())
+    replace_folder(folder / "report", files)
     png = sweep_png(folder.name, pareto_lines(coders), definitions())
     write_atomically(folder / "report" / "sweep.png", png)
     return folder / "report" / "index.html"
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """What the page of a sweep says, as it is in ``sweep.json``."""
+    return json.loads((folder / "report" / "sweep.json").read_text(encoding="utf-8"))
+
+
+def swept_chains(folder: Path, plan: Plan) -> Chains:
+    """What the coders of a sweep say together: laws over widths, families and tracks of latents."""
+    folders = coder_folders(folder, plan)
+    return chains([Member(name, folders[name], dict(_flat(job))) for name, job in plan.jobs.items()])
 
 
 def swept_coders(folder: Path, plan: Plan) -> list[SweptCoder]:

@@ -52,5 +52,6 @@
     };
   }
 
+  unweave.sweep = { look };
   drawn(figures.map(chart));
 })();
