@@ -24,6 +24,7 @@ docs: .venv/.installed-docs
 	$(BIN)/python tools/make_map.py
 	$(BIN)/python tools/make_reference.py
 	$(BIN)/python tools/make_tables.py
+	$(BIN)/python tools/make_schemas.py
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.installed-test

@@ -6,6 +6,7 @@ import sys
 import unweave
 
 EXPECTED = ["LanguageModel", "LatentEdit", "Run", "UserError", "load", "load_all", "train"]
+EXPECTED += ["show_latent", "show_latents"]
 
 
 def test_the_public_names_are_these() -> None:

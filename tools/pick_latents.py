@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from unweave.analysis.latent_records import Example, LatentRecord
+from unweave.latent_record import Example, LatentRecord
 from unweave.storage.run_folder import Run
 
 OUT = Path(__file__).parent.parent / "docs" / "latents.md"

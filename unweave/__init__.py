@@ -9,9 +9,21 @@ if TYPE_CHECKING:
     from unweave.pipelines.load import load, load_all
     from unweave.pipelines.train import train
     from unweave.storage.run_folder import Run
+    from unweave.web.notebook import show_latent, show_latents
 
 __version__ = "0.1.0"
-__all__ = ["LanguageModel", "LatentEdit", "Run", "UserError", "__version__", "load", "load_all", "train"]
+__all__ = [
+    "LanguageModel",
+    "LatentEdit",
+    "Run",
+    "UserError",
+    "__version__",
+    "load",
+    "load_all",
+    "show_latent",
+    "show_latents",
+    "train",
+]
 
 _HOMES = {
     "LanguageModel": "unweave.models.language_model",
@@ -20,6 +32,8 @@ _HOMES = {
     "UserError": "unweave.errors",
     "load": "unweave.pipelines.load",
     "load_all": "unweave.pipelines.load",
+    "show_latent": "unweave.web.notebook",
+    "show_latents": "unweave.web.notebook",
     "train": "unweave.pipelines.train",
 }
 

@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """Dashboard data of some latents by sae-dashboard, unchanged; imports nothing of unweave.
 
 Reads one JSON file: ``model`` (folder of a Llama), ``coder`` (folder written for SAELens), ``tokens`` (.npy), ``hook``,

@@ -95,6 +95,16 @@ def test_a_run_does_not_differ_from_itself(here: Call) -> None:
     assert " real" not in said.stdout
 
 
+def test_compare_prints_what_two_coders_have_in_common_beside_chance(here: Call, folder: Path) -> None:
+    asked = ("--suite", "matching,stitching", "--draws", "3", "--json", "found.json")
+    settings = ("evaluation.tokens=300", "evaluation.splice_tokens=300")
+    said = here("compare", "runs/small", "runs/small/coder", *settings, *asked)
+    assert said.returncode == 0, said.stderr
+    assert "matching: 100 pairs of latents" in said.stdout and "by chance" in said.stdout
+    assert "stitching: runs/small/coder has " in said.stdout and "KL, novel latents" in said.stdout
+    assert set(json.loads((folder / "found.json").read_text())["comparisons"]) == {"matching", "stitching"}
+
+
 def test_suites_measure_a_run_beside_its_floors_and_keep_what_they_found(here: Call, folder: Path) -> None:
     kinds = {"rope": "the beam holds the warp and a knot", "water": "a river runs down to the sea at night"}
     lines = [f"{text} {i} times,{kind}" for i in range(30) for kind, text in kinds.items()]
@@ -170,6 +180,11 @@ def test_sites_says_where_nothing_was_found(here: Call, tmp_path: Path) -> None:
         (("evaluate", "runs/small", "--suite", "probin"), "unknown suite 'probin'; did you mean 'probing'"),
         (("evaluate", "runs/small", "--suite", "probing", "--task", "none.csv"), "there is no task 'none.csv'"),
         (("compare", "runs/small", "runs/none"), "there is no run folder 'runs/none'"),
+        (("compare", "runs/small", "./none", "--suite", "matching"), "none"),
+        (("compare", "runs/small", "runs/small", "--suite", "stiching"), "did you mean 'stitching'"),
+        (("compare", "runs/small", "runs/small", "--suite", ","), "give --suite some of matching, stitching"),
+        (("compare", "runs/small", "runs/small", "--suite", "transfer"), "transfer is to another site or model"),
+        (("compare", "runs/small", "runs/small", "--json", "x.json"), "say which with --suite"),
         (("releases", "gpt7-large"), "no release has 'gpt7-large'"),
     ],
 )
@@ -220,6 +235,16 @@ def test_bench_truth_marks_architectures_against_known_features(here: Call, fold
         assert len(mark["mcc"]) == 2
         assert all(0.3 < value <= 1 for value in mark["mcc"]), "two directions of a hundred pairs are never this alike"
         assert str(round(sum(mark["mcc"]) / 2, 3)) in done.stdout
+
+
+def test_bench_truth_says_how_much_children_absorb_where_features_are_trees(here: Call, folder: Path) -> None:
+    trees = ["data.n_features=20", "data.d_model=10", "data.roots=2", "data.branching=2", "data.depth=1"]
+    small = ["steps=20", "batch=128", "heldout=1000", "seeds=[0]"]
+    done = here("bench", "truth", *trees, *small, "--architectures", "topk", "--json", "trees.json")
+    assert done.returncode == 0, done.stderr
+    (mark,) = json.loads((folder / "trees.json").read_text())["architectures"]
+    assert "absorbed" in done.stdout and f"{mark['parent_absorbed'][0]:.2f}" in done.stdout
+    assert set(mark) >= {"parent_silent_with_child", "parent_silent_alone", "child_holds_parent", "uniqueness"}
 
 
 def test_tokenize_writes_a_file_that_a_recipe_can_read(here: Call) -> None:

@@ -18,6 +18,7 @@ SMALL_TRAINING = [
     "training.rows=4096",
     "training.batch=512",
     "training.buffer=1024",
+    "index.tokens=20_000",
 ]
 SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=500"]
 SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]

@@ -11,7 +11,7 @@ import pytest
 
 import unweave
 from unweave.cli.main import app
-from unweave.coders import architectures
+from unweave.coders import trainable_architectures
 from unweave.metrics import definitions
 from unweave.models.language_model import LanguageModel
 
@@ -30,6 +30,8 @@ def page(name: str) -> str:
         ("make_reference.py", "settings_page", "settings.md"),
         ("make_tables.py", "models_page", "models.md"),
         ("make_tables.py", "dictionaries_page", "dictionaries.md"),
+        ("make_schemas.py", "results_schema", "results.schema.json"),
+        ("make_schemas.py", "suites_schema", "suites.schema.json"),
     ],
 )
 def test_a_generated_page_is_current(tool: str, function: str, name: str) -> None:
@@ -45,7 +47,7 @@ def test_every_figure_is_explained_under_its_key_and_its_title() -> None:
 
 def test_every_architecture_is_mentioned_with_its_settings() -> None:
     text = page("settings.md")
-    assert all(f'### `type = "{name}"`' in text for name in architectures())
+    assert all(f'### `type = "{name}"`' in text for name in trainable_architectures())
 
 
 def test_every_command_is_mentioned() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from unweave.analysis.doctor import Finding
-from unweave.analysis.latent_records import Example, LatentRecord, TokenWeight
+from unweave.latent_record import Example, LatentRecord, TokenWeight
 from unweave.metrics import definitions
 from unweave.pages.report import ReportData, report_files
 

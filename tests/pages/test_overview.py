@@ -2,7 +2,7 @@
 
 import math
 
-from unweave.analysis.latent_records import Example, LatentRecord
+from unweave.latent_record import Example, LatentRecord
 from unweave.pages.data_script import compact, data_script
 from unweave.pages.featured import featured_latents
 from unweave.pages.fragments import census, figure, loss_ladder

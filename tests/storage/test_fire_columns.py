@@ -56,10 +56,24 @@ def test_merged_fires_are_those_of_every_batch_whoever_wrote_them(
     text = first.text()
     assert text.token_ids.shape == (15, CONTEXT) and text.document_ids[:, 0].tolist() == sorted([0, 1, 2, 3, 4] * 3)
     np.testing.assert_array_equal(text.is_row.reshape(-1), grid[:, 8] != 0)
-    offsets, latents = first.rows()
+    found = first.by_place()
     for place in range(len(grid)):
-        own = sorted(latents[offsets[place] : offsets[place + 1]].tolist())
+        own = sorted(found.latents[found.offsets[place] : found.offsets[place + 1]].tolist())
         assert own == np.flatnonzero(grid[place]).tolist()
+    assert found.counts.tolist() == (grid != 0).sum(0).tolist() and found.n_rows == text.n_rows
+
+
+def test_of_a_text_with_too_many_fires_every_nth_block_tells_what_fires_together(tmp_path: Path) -> None:
+    blocks = FireBlocks(tmp_path, N_LATENTS, 1)
+    _write(blocks, range(5))
+    grids = [_batch(number)[3] for number in range(5)]
+    found = blocks.by_place(most=sum(int((grid != 0).sum()) for grid in grids) - 1)
+    every_other = np.concatenate([grid * (number % 2 == 0) for number, grid in enumerate(grids)])
+    for place in range(len(every_other)):
+        own = sorted(found.latents[found.offsets[place] : found.offsets[place + 1]].tolist())
+        assert own == np.flatnonzero(every_other[place]).tolist()
+    assert found.counts.tolist() == (every_other != 0).sum(0).tolist()
+    assert found.n_rows == (every_other[:, 8] != 0).sum()
 
 
 def test_a_block_that_was_not_finished_is_read_again_from_its_first_batch(tmp_path: Path) -> None:

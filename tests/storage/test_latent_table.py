@@ -20,6 +20,7 @@ def _sheet(latent: int, values: np.ndarray) -> dict[str, Any]:
         "max": largest,
         "mean": largest / 2,
         "top": [],
+        "peaks": [1, 3] if latent % 5 == 0 else [6, 7],
         "telling": {"token": [told, 1.0, []]} if latent % 3 else {},
         "rule": ["token", [[1], [2, 3]], told, 0.5, 0.5] if latent % 2 else None,
         "similar": [[latent + 1, 0.5]],
@@ -37,8 +38,7 @@ def values() -> np.ndarray:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> LatentTable:
     path = tmp_path_factory.mktemp("table") / "latents.sqlite"
-    peaks = [[1, 3] if latent % 5 == 0 else [6, 7] for latent in range(63)]
-    write_table(path, [_sheet(latent, values) for latent in range(63)], peaks, VOCABULARY, ["a", "b"])
+    write_table(path, (_sheet(latent, values) for latent in range(63)), VOCABULARY, ["a", "b"])
     return LatentTable(path)
 
 

@@ -4,6 +4,7 @@ A fact sheet is what JSON can hold: places instead of stretches of text, which a
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,6 +87,7 @@ class FireFacts:
     def __init__(self, text: IndexedText, by_place: LatentsByPlace, config: IndexConfig) -> None:
         self._text, self._by_place, self._config = text, by_place, config
         self._documents = np.ascontiguousarray(text.document_ids).reshape(-1)
+        self._tokens = np.ascontiguousarray(text.token_ids).reshape(-1)
         self._half = second_half(text)
         self._variables: list[Variable] = list(variables(text))
         self._meanings = {variable.name: variable.meaning for variable in self._variables}
@@ -106,6 +108,7 @@ class FireFacts:
                 "max": _short(values.max()) if len(values) else 0.0,
                 "mean": _short(active.mean[i]),
                 "top": top[i][top[i] >= 0].tolist(),
+                "peaks": self._peaks(top[i][top[i] >= 0]),
                 "groups": _groups(np.sort(values)[::-1], drawn[i]),
                 "quantiles": [_short(value) for value in active.quantiles[i]] if len(values) else [],
                 "histogram": _histogram(active, i) if len(values) else None,
@@ -113,6 +116,10 @@ class FireFacts:
                 "telling": {name: self._telling(name, told[name], i) for name in told} if len(values) else {},
                 "rule": _rule(fitting[i]),
             }
+
+    def _peaks(self, top: Int[np.ndarray, " N"]) -> list[int]:
+        """The tokens on which the strongest examples peak, the most frequent first, then in order."""
+        return [token for token, _ in Counter(self._tokens[top].tolist()).most_common(_TOP_KEYS)]
 
     def _partners(self, fires: Fires) -> list[list[tuple[int, float, float]]]:
         seen = self._by_place

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from unweave.analysis.latent_records import LatentRecord
+from unweave.latent_record import LatentRecord
 from unweave.pages.latent_data import peak_tokens
 
 RULE = (

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unweave.analysis.latent_records import Example, LatentRecord, TokenWeight
+from unweave.latent_record import Example, LatentRecord, TokenWeight
 from unweave.pages.data_script import compact
 
 CHUNK = 256

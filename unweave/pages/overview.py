@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.analysis.latent_records import LatentRecord
+from unweave.latent_record import LatentRecord
 from unweave.metrics.density import DENSE_FROM
 from unweave.pages.data_script import compact
 from unweave.pages.featured import featured_latents

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from html import escape
 
 from unweave.analysis.doctor import Finding
-from unweave.analysis.latent_records import LatentRecord
+from unweave.latent_record import LatentRecord
 from unweave.metrics import Definition
 from unweave.pages.data_script import data_script
 from unweave.pages.featured import RULE
 from unweave.pages.fragments import census, facts_list, figure_rows, findings_list, headline_tiles, loss_ladder
 from unweave.pages.latent_data import TokenTable, latent_chunks, latent_index
+from unweave.pages.measured import Measurement, l0_histogram, measured_section
 from unweave.pages.overview import density_histogram, overview
 from unweave.pages.shell import assets, page
 
@@ -57,6 +58,8 @@ class ReportData:
     """Text of each token id."""
     findings: list[Finding]
     """What the doctor says."""
+    measured: Measurement | None = None
+    """The figures again, with their floors, and suites."""
 
 
 def report_files(data: ReportData) -> dict[str, str]:
@@ -74,7 +77,7 @@ def report_files(data: ReportData) -> dict[str, str]:
 def _data_scripts(data: ReportData) -> dict[str, str]:
     tokens = TokenTable(data.vocabulary)
     payloads = {
-        "report": overview(data.curve, data.records, data.vocabulary),
+        "report": overview(data.curve, data.records, data.vocabulary) | {"tokens_by_l0": l0_histogram(data.measured)},
         "latents": latent_index(data.records, tokens),
         **dict(latent_chunks(data.records, tokens)),
     }
@@ -90,6 +93,7 @@ def _index_texts(data: ReportData) -> dict[str, str]:
         "findings": findings_list(data.findings),
         "tiles": headline_tiles(data.results, data.definitions),
         "ladder": loss_ladder(data.results),
+        "measured": measured_section(data.measured) if data.measured else "",
         "figures": figure_rows(data.results, data.standard_errors, data.definitions),
         "featured_rule": escape(RULE),
         "n_latents": f"{densities['n_latents']:,}",

@@ -18,7 +18,7 @@ import torch
 from unweave.activations.coded import encoded
 from unweave.activations.harvest import rows_of
 from unweave.analysis.fires import IndexedText
-from unweave.analysis.latent_facts import FireFacts, IndexConfig, LatentsByPlace, direction_facts
+from unweave.analysis.latent_facts import FireFacts, IndexConfig, Sheet, direction_facts
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
@@ -26,12 +26,12 @@ from unweave.formats.native import coder_checksum
 from unweave.models.logit_lens import logit_effects
 from unweave.models.tokens import token_texts
 from unweave.pipelines.processes import joined_ranks, leave
-from unweave.pipelines.progress import Watch
+from unweave.pipelines.progress import Bar, Watch
 from unweave.pipelines.recipe import read_job
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.fire_blocks import FireBlocks, batches_per_block
 from unweave.storage.fire_columns import ColumnsWriter
-from unweave.storage.index_folder import FOLDER, PARTIAL, TABLE, LatentIndex, peak_tokens, write_manifest, write_text
+from unweave.storage.index_folder import FOLDER, PARTIAL, TABLE, LatentIndex, write_manifest, write_text
 from unweave.storage.latent_table import write_table
 from unweave.storage.run_folder import Run
 from unweave.training.ranks import Ranks
@@ -141,17 +141,14 @@ def _finish(
     config = bench.recipe.index
     text, counts = blocks.text(), blocks.counts()
     write_text(folder, text)
-    sheets = _fire_sheets(folder, blocks, text, config, watch)
+    documents = list(itertools.islice(names, 1 + int(text.document_ids.max())))
     with watch.bar("logits", coder.n_latents) as bar:
         last = coder.wiring.writes[-1]  # of several sites, the last is nearest to the logits
         written = coder.W_dec[:, -last.width :]
         effects = logit_effects(bench.model, last.site, written, config.promoted, told=lambda done, _: bar.at(done))
-    with watch.waiting("finding similar latents, writing the table"):
-        whole = [sheet | more for sheet, more in zip(sheets, direction_facts(coder, effects, config), strict=True)]
-        peaks = [peak_tokens(text, sheet["top"]) for sheet in whole]
-        documents = list(itertools.islice(names, 1 + int(text.document_ids.max())))
-        vocabulary = token_texts(bench.model, range(bench.model.n_vocabulary))
-        write_table(folder / TABLE, whole, peaks, vocabulary, documents)
+    with watch.bar("latent by latent", coder.n_latents) as bar:
+        sheets = _sheets(folder, blocks, text, config, direction_facts(coder, effects, config), bar)
+        write_table(folder / TABLE, sheets, token_texts(bench.model, range(bench.model.n_vocabulary)), documents)
     blocks.clear()
     (folder / _READING).unlink(missing_ok=True)
     about = {
@@ -165,24 +162,18 @@ def _finish(
     write_manifest(folder, {**facts, **about})
 
 
-def _fire_sheets(
-    folder: Path, blocks: FireBlocks, text: IndexedText, config: IndexConfig, watch: Watch
-) -> list[dict[str, Any]]:
+def _sheets(
+    folder: Path, blocks: FireBlocks, text: IndexedText, config: IndexConfig, directions: Iterator[Sheet], bar: Bar
+) -> Iterator[Sheet]:
+    """All that is kept of each latent, while its fires are written."""
     columns = ColumnsWriter(folder, blocks.counts(), text.token_ids.size)
-    sheets: list[dict[str, Any]] = []
-    with watch.bar("latent by latent", blocks.n_latents) as bar:
-        facts = FireFacts(text, _by_place(blocks, text), config)
-        for fires in blocks.fires():
-            columns.write(fires)
-            sheets.extend(facts.sheets(fires))
-            bar.at(len(sheets))
+    facts = FireFacts(text, blocks.by_place(), config)
+    for fires in blocks.fires():
+        columns.write(fires)
+        for sheet in facts.sheets(fires):
+            yield sheet | next(directions)
+        bar.at(fires.first + len(fires))
     columns.close()
-    return sheets
-
-
-def _by_place(blocks: FireBlocks, text: IndexedText) -> LatentsByPlace:
-    offsets, latents = blocks.rows()
-    return LatentsByPlace(offsets, latents, blocks.counts(), text.n_rows)
 
 
 def _facts(folder: Path, coder: SparseCoder, bench: Workbench, whole_text: bool) -> dict[str, Any]:

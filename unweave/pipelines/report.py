@@ -8,9 +8,11 @@ from typing import Any
 from unweave.analysis.doctor import Finding, diagnose
 from unweave.coders import Wiring
 from unweave.formats.files import write_atomically
-from unweave.metrics import definitions
+from unweave.metrics import Definition, definitions
 from unweave.pages.card import coder_card
+from unweave.pages.measured import measurement
 from unweave.pages.report import ReportData, report_files
+from unweave.storage.results import read_results, read_suites
 from unweave.storage.run_folder import Run
 
 
@@ -28,6 +30,7 @@ def write_report(run: Run, *, name: str) -> Path:
         records=list(run.latents),
         vocabulary=run.latents.vocabulary(),
         findings=findings,
+        measured=measurement(read_results(run.path), read_suites(run.path), suite_definitions()),
     )
     replace_folder(run.path / "report", report_files(data))
     card = coder_card(name, data.facts, data.results, data.standard_errors, definitions(), findings)
@@ -43,6 +46,13 @@ def replace_folder(folder: Path, files: Mapping[str, str]) -> None:
         write_atomically(partial / path, content)
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
+
+
+def suite_definitions() -> dict[str, dict[str, Definition]]:
+    """What the figures of each suite mean, by the suite's name and theirs."""
+    from unweave.pipelines.suites import SUITES  # which measure what is reported here
+
+    return {name: {known.name: known for known in suite.definitions()} for name, suite in SUITES.items()}
 
 
 def diagnose_run(run: Run) -> list[Finding]:

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 
 from unweave.analysis.fires import Fires, IndexedText
+from unweave.analysis.latent_facts import LatentsByPlace
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.types import Codes, Rows, TokenBatch
@@ -93,16 +94,26 @@ class FireBlocks:
             yield _merged(first, last, files, offsets, starts)
             first = last
 
-    def rows(self) -> tuple[Int[np.ndarray, " P_plus_1"], Int[np.ndarray, " E"]]:
-        """The latents of each place, place by place: where each place's begin, and their ids."""
-        counts, ids = [], []
-        for file in self._files():
-            offsets = file.get_tensor("offsets")
-            places = file.get_tensor("places")
-            latents = np.repeat(np.arange(self.n_latents, dtype=np.int32), np.diff(offsets))
-            ids.append(latents[np.argsort(places, kind="stable")])
-            counts.append(np.bincount(places, minlength=file.get_slice("tokens").get_shape()[0] * self._context(file)))
-        return np.concatenate([np.zeros(1, np.int64), np.concatenate(counts).cumsum()]), np.concatenate(ids)
+    def by_place(self, most: int = 2**26) -> LatentsByPlace:
+        """The latents of each place; of a text with over ``most`` fires, those of every n-th block."""
+        files = self._files()
+        n_fires = np.array([file.get_slice("places").get_shape()[0] for file in files])
+        step = next(n for n in range(1, len(files) + 1) if n_fires[::n].sum() <= most or n == len(files))
+        ids = np.empty(n_fires[::step].sum(), dtype=np.uint16 if self.n_latents <= 2**16 else np.int32)
+        per_place, counts, n_rows, start = [], np.zeros(self.n_latents, dtype=np.int64), 0, 0
+        for number, file in enumerate(files):
+            n_places = int(np.prod(file.get_slice("tokens").get_shape()))
+            if number % step:
+                per_place.append(np.zeros(n_places, dtype=np.int64))
+                continue
+            own, places = np.diff(file.get_tensor("offsets")), file.get_tensor("places")
+            latents = np.repeat(np.arange(self.n_latents, dtype=ids.dtype), own)
+            ids[start : start + len(places)] = latents[np.argsort(places, kind="stable")]
+            per_place.append(np.bincount(places, minlength=n_places))
+            counts, start = counts + own, start + len(places)
+            n_rows += int(file.get_tensor("is_row").sum())
+        offsets = np.concatenate([np.zeros(1, np.int64), np.concatenate(per_place).cumsum()])
+        return LatentsByPlace(offsets, ids, counts, n_rows)
 
     def _write(self, number: int) -> None:
         latents, places, values = [], [], []

@@ -4,7 +4,6 @@
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -164,12 +163,6 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     names = [f"{name}.npy" for name in (*TEXT_FILES, *FILES)] + [TABLE]
     files = {name: {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names}
     write_atomically(folder / MANIFEST, json.dumps({"format": FORMAT, **facts, "files": files}, indent=2) + "\n")
-
-
-def peak_tokens(text: IndexedText, top: Sequence[int]) -> list[int]:
-    """The tokens at some places, the most frequent first, then in order."""
-    flat = text.token_ids.reshape(-1)
-    return [token for token, _ in Counter(int(flat[place]) for place in top).most_common()]
 
 
 def _telling(told: Sequence[Any]) -> Telling:

@@ -96,18 +96,14 @@ class TableRow:
 
 
 def write_table(
-    path: Path,
-    sheets: Iterable[Mapping[str, Any]],
-    peaks: Sequence[Sequence[int]],
-    vocabulary: Sequence[str],
-    documents: Sequence[str],
+    path: Path, sheets: Iterable[Mapping[str, Any]], vocabulary: Sequence[str], documents: Sequence[str]
 ) -> None:
-    """Write the sheets of all latents in order; ``peaks`` are the tokens on which each one's best examples peak."""
+    """Write the sheets of all latents, in order and one by one."""
     path.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(path)) as database, database:
             database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _SCHEMA)
-            rows = (_row(latent, sheet, peaks[latent], vocabulary) for latent, sheet in enumerate(sheets))
+            rows = (_row(latent, sheet, vocabulary) for latent, sheet in enumerate(sheets))
             database.executemany(f"INSERT INTO latents VALUES ({', '.join('?' * 13)})", rows)
             database.executemany("INSERT INTO vocabulary VALUES (?, ?)", enumerate(vocabulary))
             database.executemany("INSERT INTO documents VALUES (?, ?)", enumerate(documents))
@@ -213,7 +209,7 @@ def _ids(latents: Sequence[int]) -> str:
     return json.dumps(list(latents))
 
 
-def _row(latent: int, sheet: Mapping[str, Any], peaks: Sequence[int], vocabulary: Sequence[str]) -> tuple:
+def _row(latent: int, sheet: Mapping[str, Any], vocabulary: Sequence[str]) -> tuple:
     rule = sheet["rule"]
     ngrams = [[vocabulary[int(token)] for token in key] for key in rule[1][:_SHOWN]] if rule else []
     telling = sheet["telling"].get("token")
@@ -227,7 +223,7 @@ def _row(latent: int, sheet: Mapping[str, Any], peaks: Sequence[int], vocabulary
         rule[2] if rule else 0.0,
         sheet["similar"][0][1] if sheet["similar"] else 0.0,
         sheet["partners"][0][1] if sheet["partners"] else 0.0,
-        _joined([vocabulary[token] for token in peaks[:_SHOWN]]),
+        _joined([vocabulary[int(token)] for token in sheet["peaks"]]),
         _joined([vocabulary[int(token)] for token, _ in sheet["promoted"][:_SHOWN]]),
         _joined("".join(texts) for texts in ngrams),
         json.dumps(sheet, separators=(",", ":")),

@@ -4,7 +4,7 @@
 (() => {
   const { element, numbers } = unweave;
   const { CONFIG, layout, drawn } = unweave.charts;
-  const { curves, densities } = unweave.get("report");
+  const { curves, densities, tokens_by_l0 } = unweave.get("report");
   function written(kind, value) {
     if (kind === "percent") return numbers.percent(value);
     return kind === "share" ? value.toFixed(3) : numbers.value(value);
@@ -78,11 +78,29 @@
     };
   }
 
+  /** The histogram of tokens by active latents; returns how to draw it. */
+  function sparsity({ start, step, counts }) {
+    const plot = document.getElementById("l0-plot");
+    plot.setAttribute("role", "img");
+    plot.setAttribute("aria-label", `Tokens by active latents, from ${start} to ${start + step * counts.length - 1}`);
+    const ends = counts.map((_, i) => [start + i * step, start + (i + 1) * step - 1]);
+    return (colour) => {
+      const bars = { type: "bar", x: ends.map(([low, high]) => (low + high) / 2), y: counts, width: step * 0.9, marker: { color: colour.accent } };
+      bars.customdata = ends.map(([low, high]) => (low === high ? `${low}` : `${low} to ${high}`));
+      bars.hovertemplate = "%{y:,} tokens with<br>%{customdata} active latents<extra></extra>";
+      const xaxis = { showgrid: false, title: { text: "active latents", standoff: 8 } };
+      const yaxis = { title: { text: "tokens", standoff: 8 }, rangemode: "tozero", nticks: 5 };
+      Plotly.react(plot, [bars], layout(colour, { margin: { l: 52, r: 12, t: 8, b: 46 }, xaxis, yaxis, bargap: 0 }), CONFIG);
+    };
+  }
+
   const note = document.getElementById("curves-note");
   note.textContent = curves.rows.length === 0 ? "No training steps were logged."
     : `Against the rows seen, ${numbers.count(curves.rows.at(-1))} in all, on the batch of each logged step`
       + (curves.stride > 1 ? `; every ${curves.stride}th is drawn.` : ".");
   const drawable = curves.panels.filter(({ values }) => values.some((value) => value !== null));
   const charts = [histogram(), ...drawable.map(panel)];
+  if (tokens_by_l0.counts.length) charts.push(sparsity(tokens_by_l0));
+  else document.getElementById("l0-figure")?.remove();
   drawn(charts);
 })();
