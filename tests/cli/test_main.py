@@ -53,7 +53,10 @@ evaluation = {{ tokens = 1000, splice_tokens = 300 }}
     done = unweave("train", "small.toml", "coder.k=9", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "Explained variance" in done.stdout
-    assert done.stdout.rstrip().endswith("report: runs/small/report/index.html")
+    assert done.stdout.rstrip().splitlines()[-2:] == [
+        "report: runs/small/report/index.html",
+        "look at its latents: unweave serve runs/small",
+    ]
     return folder
 
 
@@ -259,7 +262,7 @@ def test_sweep_prints_a_line_for_each_coder_and_resume_says_when_there_is_nothin
     swept = here("sweep", "small.toml", "coder.k=[5, 9]", "training.rows=2000", "--out", "runs/swept")
     assert swept.returncode == 0, swept.stderr
     assert "runs/swept: 2 coders" in swept.stdout
-    assert swept.stdout.rstrip().endswith("report: runs/swept/report/index.html")
+    assert "report: runs/swept/report/index.html" in swept.stdout
     again = here("train", "--resume", "runs/swept")
     assert again.returncode == 2
     assert again.stderr.startswith("error: there is nothing to resume at 'runs/swept'")

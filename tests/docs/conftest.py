@@ -18,7 +18,7 @@ SMALL_TRAINING = [
     "training.rows=4096",
     "training.batch=512",
     "training.buffer=1024",
-    "index.tokens=20_000",
+    "index.tokens=8000",
 ]
 SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=500"]
 SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]
@@ -27,6 +27,7 @@ SMALL = {
     "sweep": SMALL_TRAINING + SMALL_EVALUATION,
     "evaluate": SMALL_EVALUATION,
     "bench": SMALL_BENCH,
+    "index": ["index.tokens=4000"],
 }
 """Overrides put behind the commands that would take minutes; all others run exactly as they are written."""
 

@@ -25,7 +25,7 @@ def index(
     with watch.waiting("starting"):
         from unweave.pipelines.index import index_run
 
-    given = [*(overrides or []), *([] if tokens is None else [f"index.tokens={tokens}"])]
+    given = [*([] if tokens is None else [f"index.tokens={tokens}"]), *(overrides or [])]
     try:
         found = index_run(run, watch, text=text, overrides=given)
     except KeyboardInterrupt as stop:
