@@ -61,7 +61,7 @@ def pareto_lines(coders: Iterable[SweptCoder], names: Sequence[str] = SHOWN) -> 
 def _over_seeds(coders: list[SweptCoder], names: Sequence[str]) -> dict[str, Spread]:
     spreads = {}
     for name in ("l0", *names):
-        values = [coder.figures.get(name, math.nan) for coder in coders]
+        values = [float(coder.figures.get(name, math.nan)) for coder in coders]
         spreads[name] = Spread(statistics.fmean(values), _error(values))
     return spreads
 
