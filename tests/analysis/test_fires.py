@@ -52,7 +52,7 @@ def test_the_strongest_examples_are_each_of_another_document_while_there_are_so_
     grid: np.ndarray, fires: Fires
 ) -> None:
     documents = np.repeat(np.arange(9), CONTEXT * N_SEQUENCES // 9)
-    chosen = strongest(fires.values, fires.places, fires.offsets, documents, CONTEXT, 4)
+    chosen = strongest(fires.falling, fires.places, fires.offsets, documents, CONTEXT, 4)
     for latent in range(grid.shape[1]):
         best: dict[int, int] = {}
         for place in np.argsort(-grid[:, latent], kind="stable"):
@@ -64,16 +64,17 @@ def test_the_strongest_examples_are_each_of_another_document_while_there_are_so_
 
 def test_one_document_gives_examples_of_several_sequences(fires: Fires) -> None:
     one = np.zeros(CONTEXT * N_SEQUENCES, dtype=np.int64)
-    chosen = strongest(fires.values, fires.places, fires.offsets, one, CONTEXT, 20)[2]
+    chosen = strongest(fires.falling, fires.places, fires.offsets, one, CONTEXT, 20)[2]
     assert (chosen >= 0).all() and len({place // CONTEXT for place in chosen.tolist()}) == 20
     values = fires.values[fires.offsets[2] : fires.offsets[3]]  # the dense latent fires at every place
     assert (np.diff(values[chosen]) <= 0).all() and values[chosen[0]] == values.max()
 
 
 def test_drawn_examples_come_from_their_share_and_do_not_depend_on_how_latents_are_cut(fires: Fires) -> None:
-    whole = drawn_by_rank(fires.values, fires.places, fires.offsets, 0, 3, 5, 7)
+    whole = drawn_by_rank(fires.falling, fires.places, fires.offsets, 0, 3, 5, 7)
     start = fires.offsets[3]
-    alone = drawn_by_rank(fires.values[start:], fires.places[start:], fires.offsets[3:] - start, 3, 3, 5, 7)
+    rest = Fires(3, fires.offsets[3:] - start, fires.places[start:], fires.values[start:])
+    alone = drawn_by_rank(rest.falling, rest.places, rest.offsets, 3, 3, 5, 7)
     np.testing.assert_array_equal(whole[3:], alone)
     own = np.sort(fires.values[fires.offsets[4] :])[::-1]
     by_place = dict(zip(fires.places[fires.offsets[4] :], fires.values[fires.offsets[4] :], strict=True))
@@ -81,7 +82,7 @@ def test_drawn_examples_come_from_their_share_and_do_not_depend_on_how_latents_a
         share = own[group * len(own) // 3 : (group + 1) * len(own) // 3]
         drawn = [by_place[place] for place in whole[4, group]]
         assert len(set(drawn)) == 5 and set(drawn) <= set(share) and drawn == sorted(drawn, reverse=True)
-    assert not np.array_equal(whole, drawn_by_rank(fires.values, fires.places, fires.offsets, 0, 3, 5, 8))
+    assert not np.array_equal(whole, drawn_by_rank(fires.falling, fires.places, fires.offsets, 0, 3, 5, 8))
 
 
 def test_partners_are_the_latents_with_the_largest_jaccard_index(grid: np.ndarray, fires: Fires) -> None:

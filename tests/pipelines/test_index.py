@@ -16,7 +16,7 @@ from unweave.pipelines import index as indexing
 from unweave.pipelines.index import index_run
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import read_job
-from unweave.pipelines.workbench import set_up
+from unweave.pipelines.workbench import SEQUENCES, set_up
 from unweave.storage import fire_blocks
 from unweave.storage.index_folder import LatentIndex
 from unweave.storage.run_folder import Run
@@ -141,7 +141,7 @@ def test_a_reading_that_was_cut_short_goes_on_and_gives_the_same_index(
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(own.path, path, ignore=shutil.ignore_patterns("index"))
-    batches = indexing._until
+    batches = indexing.up_to
 
     def cut_short(*given: object) -> Iterator:
         for number, batch in enumerate(batches(*given)):  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_a_reading_that_was_cut_short_goes_on_and_gives_the_same_index(
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(indexing, "_until", cut_short)
+    monkeypatch.setattr(indexing, "up_to", cut_short)
     with pytest.raises(KeyboardInterrupt, match="what was read is kept"):
         index_run(path, QUIET, overrides=SETTINGS)
     assert len(list((path / "index.partial").glob("block-*"))) == 1 and not (path / "index").exists()
@@ -160,7 +160,7 @@ def test_a_reading_that_was_cut_short_goes_on_and_gives_the_same_index(
     monkeypatch.setattr(indexing, "encoded", lambda *given: n_encoded.append(1) or encode(*given))
     again = index_run(path, QUIET, overrides=SETTINGS)
     assert _contents(again) == _contents(index)
-    assert len(n_encoded) == -(-len(index.text.token_ids) // indexing._SEQUENCES) - 2
+    assert len(n_encoded) == -(-len(index.text.token_ids) // SEQUENCES) - 2
     assert not (path / "index.partial").exists()
 
 

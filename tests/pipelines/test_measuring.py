@@ -15,7 +15,7 @@ from unweave.coders import Port, SparseCoder, Wiring, architecture
 from unweave.errors import UserError
 from unweave.formats.native import write_coder
 from unweave.formats.saebench import read_saebench
-from unweave.pipelines.evaluate import held_out, measure_into
+from unweave.pipelines.evaluate import measure_into
 from unweave.pipelines.floors import FIRST_TOKENS, first_rows
 from unweave.pipelines.measuring import Measuring
 from unweave.pipelines.progress import Watch
@@ -48,7 +48,7 @@ def _coder(k: int = 7, n_latents: int = 63, seed: int = 0) -> SparseCoder:
 
 def _rows(bench: Workbench, n_tokens: int) -> torch.Tensor:
     """All content rows of the first batches that have so many tokens."""
-    batches = list(held_out(bench, n_tokens))
+    batches = list(bench.held_out(n_tokens))
     return torch.cat([bench.model.capture(b.token_ids, SITE)[SITE][b.is_content] for b in batches]).double()
 
 
@@ -80,11 +80,11 @@ def test_every_figure_says_what_it_stands_on(recipe: dict, tmp_path: Path) -> No
     (tmp_path / "manifest.json").write_text(json.dumps({"seed": 5}))
     measure_into({tmp_path: _coder()}, bench, QUIET)
     results = read_results(tmp_path)
-    batches = list(held_out(bench, 1500))
+    batches = list(bench.held_out(1500))
     n_tokens = sum(int(batch.is_content.sum()) for batch in batches)
     assert results.n_tokens == results.basis["l0"].n_tokens == n_tokens
     assert results.n_documents == len({int(i) for batch in batches for i in batch.document_ids.unique()})
-    spliced = list(held_out(bench, 600))
+    spliced = list(bench.held_out(600))
     assert results.basis["ce_clean"].n_tokens == sum(batch.token_ids[:, 1:].numel() for batch in spliced)
     assert results.basis["ce_clean"].n_documents == int(spliced[-1].document_ids.max()) + 1 < results.n_documents
     assert results.seeds == {"training": 5, "resample_ablation": 0, "random_floor": 0}
@@ -97,36 +97,36 @@ def test_there_are_no_floors_where_none_are_asked_for_or_none_can_stand_in(recip
     cls = architecture("relu")
     wiring = Wiring.transcoder(Port("layers.1.mlp_in", 24), Port("layers.1.mlp_out", 24))
     transcoder = cls(cls.Config(n_latents=63), wiring).requires_grad_(False)
-    assert first_rows(bench, {"it": transcoder}, held_out(bench, 300)).kinds == {}
+    assert first_rows(bench, {"it": transcoder}, bench.held_out(300)).kinds == {}
     measure_into({tmp_path: _coder()}, bench, QUIET)
     assert read_results(tmp_path).floors == {}
 
 
 def test_coders_that_are_alike_share_their_controls_and_have_those_that_each_has_alone(bench: Workbench) -> None:
     coders = {"a": _coder(), "b": _coder(seed=1), "sparser": _coder(k=3), "wider": _coder(n_latents=100)}
-    first = first_rows(bench, coders, held_out(bench, 1000))
+    first = first_rows(bench, coders, bench.held_out(1000))
     assert first.kinds["a"] == first.kinds["b"]
     assert [kind.name for kind in first.controls] == ["random", "pca", "identity", "random", "pca", "random"]
     for name, coder in coders.items():
-        alone = first_rows(bench, {name: coder}, held_out(bench, 1000))
+        alone = first_rows(bench, {name: coder}, bench.held_out(1000))
         assert alone.kinds[name] == first.kinds[name]
         for kind, control in alone.controls.items():
             assert torch.equal(control.W_dec, first.controls[kind].W_dec)
 
 
 def test_the_mean_row_is_that_of_the_content_tokens(bench: Workbench) -> None:
-    first = first_rows(bench, {"it": _coder()}, held_out(bench, 1000))
+    first = first_rows(bench, {"it": _coder()}, bench.held_out(1000))
     torch.testing.assert_close(first.means[SITE], _rows(bench, 1000).mean(0).float(), rtol=1e-5, atol=1e-6)
 
 
 def _shares(bench: Workbench, count: int) -> list[Measuring]:
     """What each of several processes counts, one after the other."""
     coders = {"it": _coder()}
-    first = first_rows(bench, coders, held_out(bench, 1000))
+    first = first_rows(bench, coders, bench.held_out(1000))
     shares = []
     for number in range(count):
         measuring = Measuring(coders, bench, first)
-        for i, batch in enumerate(held_out(bench, 1500)):
+        for i, batch in enumerate(bench.held_out(1500)):
             measuring.add(batch, is_own=i % count == number)
         shares.append(measuring)
     return shares

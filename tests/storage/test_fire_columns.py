@@ -1,5 +1,6 @@
 """Fires on disk against the numbers that went in: blocks in any order, merged latent by latent, read one at a time."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from unweave.kernels.selection import Above, select
 from unweave.storage import fire_blocks
 from unweave.storage.fire_blocks import FireBlocks
 from unweave.storage.fire_columns import ColumnsWriter, FireColumns
-from unweave.types import Codes, Rows, TokenBatch
+from unweave.types import Codes, TokenBatch
 
 N_LATENTS, CONTEXT = 63, 7
 
 
-def _batch(number: int, n_sequences: int = 3) -> tuple[TokenBatch, Rows, Codes, np.ndarray]:
+def _batch(number: int, n_sequences: int = 3) -> tuple[TokenBatch, torch.Tensor, Codes, np.ndarray]:
     generator = torch.Generator().manual_seed(number)
     tokens = torch.randint(1, 250, (n_sequences, CONTEXT), generator=generator)
     is_content = torch.rand(n_sequences, CONTEXT, generator=generator) < 0.8
@@ -27,7 +28,8 @@ def _batch(number: int, n_sequences: int = 3) -> tuple[TokenBatch, Rows, Codes, 
     batch = TokenBatch(tokens, torch.full_like(tokens, number), is_content)
     rows = rows_of(batch, {"here": pre})
     grid = np.where(is_content[..., None].numpy(), pre.clamp(min=0).numpy(), 0.0)
-    return batch, rows, select(rows.activations["here"], Above(0.0)), grid.reshape(-1, N_LATENTS)
+    places = rows.sequences * CONTEXT + rows.positions
+    return batch, places, select(rows.activations["here"], Above(0.0)), grid.reshape(-1, N_LATENTS)
 
 
 def _write(blocks: FireBlocks, numbers: range) -> None:
@@ -45,14 +47,14 @@ def test_merged_fires_are_those_of_every_batch_whoever_wrote_them(
     second.end(5)
     _write(first, range(4))
     grid = np.concatenate([_batch(number)[3] for number in range(5)])
-    parts = list(first.fires())
+    parts = list(first.fires(first.counts()))
     assert [part.first for part in parts] == np.cumsum([0] + [len(part) for part in parts])[:-1].tolist()
     assert len(parts) > 3 and sum(len(part) for part in parts) == N_LATENTS
     for part in parts:
-        for i, (places, values) in enumerate(part.each()):
+        for i, (start, end) in enumerate(itertools.pairwise(part.offsets)):
             expected = np.flatnonzero(grid[:, part.first + i])
-            np.testing.assert_array_equal(places, expected)
-            np.testing.assert_array_equal(values, grid[expected, part.first + i].astype(np.float32))
+            np.testing.assert_array_equal(part.places[start:end], expected)
+            np.testing.assert_array_equal(part.values[start:end], grid[expected, part.first + i].astype(np.float32))
     text = first.text()
     assert text.token_ids.shape == (15, CONTEXT) and text.document_ids[:, 0].tolist() == sorted([0, 1, 2, 3, 4] * 3)
     np.testing.assert_array_equal(text.is_row.reshape(-1), grid[:, 8] != 0)
@@ -102,7 +104,7 @@ def test_columns_give_back_places_exactly_and_values_to_a_65534th_of_the_largest
     blocks = FireBlocks(tmp_path, N_LATENTS, 2)
     _write(blocks, range(4))
     writer = ColumnsWriter(tmp_path, blocks.counts(), blocks.text().token_ids.size)
-    for fires in blocks.fires():
+    for fires in blocks.fires(blocks.counts()):
         writer.write(fires)
     writer.close()
     grid = np.concatenate([_batch(number)[3] for number in range(4)])

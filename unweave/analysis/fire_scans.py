@@ -7,77 +7,66 @@ from unweave.kernels.compiled import loop, parallel
 
 
 @parallel
-def sorted_within(values, offsets):  # type: ignore[no-untyped-def]
-    """The values of each latent in rising order."""
-    out = np.empty_like(values)
+def falling_order(values, offsets):  # type: ignore[no-untyped-def]
+    """Where the fires of each latent are, strongest first; equal ones stay in order."""
+    order = np.empty(len(values), dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
-        out[offsets[i] : offsets[i + 1]] = np.sort(values[offsets[i] : offsets[i + 1]])
-    return out
+        start, end = offsets[i], offsets[i + 1]
+        order[start:end] = start + np.argsort(-values[start:end], kind="mergesort")
+    return order
 
 
 @parallel
-def strongest(values, places, offsets, documents, context, n):  # type: ignore[no-untyped-def]
+def strongest(order, places, offsets, documents, context, n):  # type: ignore[no-untyped-def]
     """The places of the strongest fires, strongest first, each of another document; -1 where there are no more.
 
-    Where there are fewer documents than wanted, other sequences of the same documents follow, and all are put in order.
+    ``order`` is the fires' ``falling_order``. Where there are fewer documents than wanted, other sequences of the same
+    documents follow, and all are put in order.
     """
     chosen = np.full((len(offsets) - 1, n), -1, dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
-        start = offsets[i]
-        order = np.argsort(-values[start : offsets[i + 1]], kind="mergesort")
         taken = np.empty(n, dtype=np.int64)
         n_taken = 0
         for kind in range(2):
-            for k in order:
+            for rank in range(offsets[i], offsets[i + 1]):
                 if n_taken == n:
                     break
-                place = places[start + k]
+                place = places[order[rank]]
                 is_new = True
                 for m in range(n_taken):
-                    other = places[start + taken[m]]
+                    other = places[order[taken[m]]]
                     if kind == 0 and documents[other] == documents[place]:
                         is_new = False
                     if kind == 1 and other // context == place // context:
                         is_new = False
                 if is_new:
-                    taken[n_taken] = k
+                    taken[n_taken] = rank
                     n_taken += 1
-        ranks = np.sort(_ranks_of(taken[:n_taken], order))
+        taken = np.sort(taken[:n_taken])
         for m in range(n_taken):
-            chosen[i, m] = places[start + order[ranks[m]]]
+            chosen[i, m] = places[order[taken[m]]]
     return chosen
 
 
 @parallel
-def drawn_by_rank(values, places, offsets, first, n_groups, n, seed):  # type: ignore[no-untyped-def]
+def drawn_by_rank(order, places, offsets, first, n_groups, n, seed):  # type: ignore[no-untyped-def]
     """From each of ``n_groups`` equal shares of the fires, strongest share first, ``n`` drawn places; -1 where fewer.
 
-    A fire is drawn by a hash of seed, latent and place, so that it does not matter in which batch it came.
+    ``order`` is the fires' ``falling_order``. A fire is drawn by a hash of seed, latent and place, so that it does not
+    matter in which batch it came.
     """
     chosen = np.full((len(offsets) - 1, n_groups, n), -1, dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
         start, count = offsets[i], offsets[i + 1] - offsets[i]
-        order = np.argsort(-values[start : offsets[i + 1]], kind="mergesort")
         for group in range(n_groups):
             low, high = group * count // n_groups, (group + 1) * count // n_groups
             keys = np.empty(high - low, dtype=np.uint64)
             for k in range(low, high):
-                keys[k - low] = _mixed(seed, first + i, places[start + order[k]])
+                keys[k - low] = _mixed(seed, first + i, places[order[start + k]])
             drawn = np.sort(np.argsort(keys)[:n])  # within a group, the strongest first
             for m in range(len(drawn)):
-                chosen[i, group, m] = places[start + order[low + drawn[m]]]
+                chosen[i, group, m] = places[order[start + low + drawn[m]]]
     return chosen
-
-
-@loop
-def _ranks_of(entries, order):  # type: ignore[no-untyped-def]
-    ranks = np.empty(len(entries), dtype=np.int64)
-    for m in range(len(entries)):
-        rank = 0
-        while order[rank] != entries[m]:
-            rank += 1
-        ranks[m] = rank
-    return ranks
 
 
 @loop

@@ -3,14 +3,13 @@
 A place is a token of packed sequences of equal length T: token t of sequence s is place ``s T + t``.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 
-from unweave.analysis.fire_scans import sorted_within
+from unweave.analysis.fire_scans import falling_order
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 """Shares of a latent's fires for which the activation is kept; closer to each other near the strongest."""
@@ -56,10 +55,10 @@ class Fires:
         """Fires of each latent."""
         return np.diff(self.offsets)
 
-    def each(self) -> Iterator[tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]]:
-        """Places and values of one latent after the other."""
-        for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True):
-            yield self.places[start:end], self.values[start:end]
+    @cached_property
+    def falling(self) -> Int[np.ndarray, " E"]:
+        """Where the fires of each latent are in ``places`` and ``values``, strongest first, equal ones as they come."""
+        return falling_order(self.values, self.offsets)
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,9 @@ def activity(fires: Fires) -> Activity:
     owners = np.repeat(np.arange(len(fires)), counts)
     values = fires.values.astype(np.float64)
     mean = np.bincount(owners, values, minlength=len(fires)) / np.maximum(counts, 1)
-    ordered = sorted_within(fires.values, fires.offsets)
     ranks = np.ceil(np.array(QUANTILES) * counts[:, None]).astype(np.int64)
-    at = fires.offsets[:-1, None] + np.clip(ranks - 1, 0, np.maximum(counts - 1, 0)[:, None])
-    quantiles = ordered[np.minimum(at, max(0, len(ordered) - 1))] if len(ordered) else np.zeros(at.shape)
+    at = fires.offsets[1:, None] - np.clip(ranks, 1, np.maximum(counts, 1)[:, None])  # a latent's weakest fire is last
+    quantiles = fires.values[fires.falling[np.maximum(at, 0)]] if len(values) else np.zeros(at.shape)
     quantiles = np.where(counts[:, None] > 0, quantiles, 0.0)
     low, high = np.minimum(quantiles[:, 0], 0.0), np.maximum(quantiles[:, -1], 0.0)
     width = np.maximum(high - low, np.finfo(np.float64).tiny)

@@ -3,6 +3,7 @@
 A fact sheet is what JSON can hold: places instead of stretches of text, which a reader looks up in the indexed text.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -94,22 +95,23 @@ class FireFacts:
 
     def sheets(self, fires: Fires) -> Iterator[Sheet]:
         """One sheet for each latent, in order."""
-        config, found = self._config, (fires.values, fires.places, fires.offsets)
+        config, found = self._config, (fires.falling, fires.places, fires.offsets)
         active = activity(fires)
         top = strongest(*found, self._documents, self._text.context, config.examples)
         drawn = drawn_by_rank(*found, fires.first, config.groups, config.drawn, config.seed)
         told = {variable.name: explained(fires, variable, self._half) for variable in self._variables}
         fitting = rules({name: told[name] for name in PATTERNS}, self._meanings, config.least_f1)
         together = self._partners(fires)
-        for i, (places, values) in enumerate(fires.each()):
+        for i, (start, end) in enumerate(itertools.pairwise(fires.offsets.tolist())):
+            values = fires.values[fires.falling[start:end]]
             yield {
-                "n_fires": len(places),
-                "density": len(places) / max(1, self._text.n_rows),
-                "max": _short(values.max()) if len(values) else 0.0,
+                "n_fires": len(values),
+                "density": len(values) / max(1, self._text.n_rows),
+                "max": _short(values[0]) if len(values) else 0.0,
                 "mean": _short(active.mean[i]),
                 "top": top[i][top[i] >= 0].tolist(),
                 "peaks": self._peaks(top[i][top[i] >= 0]),
-                "groups": _groups(np.sort(values)[::-1], drawn[i]),
+                "groups": _groups(values, drawn[i]),
                 "quantiles": [_short(value) for value in active.quantiles[i]] if len(values) else [],
                 "histogram": _histogram(active, i) if len(values) else None,
                 "partners": together[i],

@@ -103,7 +103,8 @@ def explained(fires: Fires, variable: Variable, half: Bool[np.ndarray, " P"]) ->
     rows = variable.rows
     weights = 1.0 / (rows[0] + 1.0)
     unseen = float((rows[1] * weights).sum())
-    found = _explained(fires.places, fires.offsets, variable.keys, half, rows, weights, unseen, MOST_KEYS)
+    totals = rows.sum(1)
+    found = _explained(fires.places, fires.offsets, variable.keys, half, rows, totals, weights, unseen, MOST_KEYS)
     return Explained(*found)
 
 
@@ -150,7 +151,7 @@ def _single(values: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, "K 1"], Int[
 
 
 @parallel
-def _explained(places, offsets, keys, half, rows, weights, unseen, most):  # type: ignore[no-untyped-def]
+def _explained(places, offsets, keys, half, rows, totals, weights, unseen, most):  # type: ignore[no-untyped-def]
     n_latents = len(offsets) - 1
     share, entropy = np.zeros(n_latents), np.zeros(n_latents)
     top, top_counts = np.full((n_latents, most), -1), np.zeros((n_latents, most), dtype=np.int64)
@@ -159,19 +160,19 @@ def _explained(places, offsets, keys, half, rows, weights, unseen, most):  # typ
         found, fires = _counted(places[offsets[i] : offsets[i + 1]], keys, half)
         if not len(found):
             continue
-        both = fires[0] + fires[1]
-        shares = both / both.sum()
+        both, learned, measured = fires[0] + fires[1], fires[0].sum(), fires[1].sum()
+        shares = both / (learned + measured)
         entropy[i] = -(shares * np.log2(shares)).sum()
         order = np.argsort(-both, kind="mergesort")[:most]
         top[i, : len(order)], top_counts[i, : len(order)] = found[order], both[order]
-        if fires[0].sum() > 0 and fires[1].sum() > 0:
-            share[i] = _share(found, fires, rows, weights, unseen)
-            chosen = _rule(found, fires, rows, most)
+        if learned > 0 and measured > 0:
+            share[i] = _share(found, fires, learned / totals[0], measured, rows[1], totals[1], weights, unseen)
+            chosen = _rule(found, fires[0], learned, rows[0], most)
             rule[i, : len(chosen)] = found[chosen]
             hits, named = fires[1][chosen].sum(), rows[1][found[chosen]].sum()
-            marks[i, 0] = 2 * hits / (named + fires[1].sum())
+            marks[i, 0] = 2 * hits / (named + measured)
             marks[i, 1] = hits / max(named, 1)
-            marks[i, 2] = hits / fires[1].sum()
+            marks[i, 2] = hits / measured
     return share, entropy, top, top_counts, rule, marks
 
 
@@ -198,31 +199,32 @@ def _counted(places, keys, half):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _share(found, fires, rows, weights, unseen):  # type: ignore[no-untyped-def]
-    """The explained share; at keys where no fire was learned of, ``log(1 - q)`` is taken as ``-q``, which is tiny."""
-    n_rows, expected = rows[1].sum(), fires[1].sum()
-    rate = fires[0].sum() / rows[0].sum()
+def _share(found, fires, rate, expected, rows, n_rows, weights, unseen):  # type: ignore[no-untyped-def]
+    """The explained share; at keys where no fire was learned of, ``log(1 - q)`` is taken as ``-q``, which is tiny.
+
+    ``rate`` is that of the first half; the ``expected`` fires and the rows are those of the second.
+    """
     plain = -(expected * np.log(rate) + (n_rows - expected) * np.log1p(-min(rate, 1 - 1e-12)))
     told, silent = 0.0, unseen
     for k in range(len(found)):
         key = found[k]
         learned = min((fires[0, k] + rate) * weights[key], 1 - 1e-12)
-        told -= fires[1, k] * np.log(learned) + (rows[1, key] - fires[1, k]) * np.log1p(-learned)
-        silent -= rows[1, key] * weights[key]
+        told -= fires[1, k] * np.log(learned) + (rows[key] - fires[1, k]) * np.log1p(-learned)
+        silent -= rows[key] * weights[key]
     return max(0.0, 1.0 - (told + rate * silent) / plain) if plain > 0 else 0.0
 
 
 @loop
-def _rule(found, fires, rows, most):  # type: ignore[no-untyped-def]
+def _rule(found, fires, n_fires, rows, most):  # type: ignore[no-untyped-def]
     """Which keys name the latent's fires best in the first half: the best prefix by precision, its most frequent."""
-    precision = fires[0] / np.maximum(rows[0][found], 1)
+    precision = fires / np.maximum(rows[found], 1)
     order = np.argsort(-precision, kind="mergesort")
     hits, named, best, n_best = 0, 0, 0.0, 0
     for k in range(len(order)):
-        hits += fires[0, order[k]]
-        named += rows[0, found[order[k]]]
-        f1 = 2 * hits / (named + fires[0].sum())
+        hits += fires[order[k]]
+        named += rows[found[order[k]]]
+        f1 = 2 * hits / (named + n_fires)
         if f1 > best:
             best, n_best = f1, k + 1
     chosen = order[:n_best]
-    return chosen[np.argsort(-fires[0][chosen], kind="mergesort")][:most]
+    return chosen[np.argsort(-fires[chosen], kind="mergesort")][:most]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unweave.cli.arguments import Overrides, Quiet, RunPath, listed
+from unweave.cli.arguments import Overrides, Quiet, RunPath, suites
 from unweave.errors import UserError
 
 
@@ -16,7 +16,7 @@ def evaluate(
         str,
         typer.Option(
             help="Suites, with commas: core, probing, sae_probes, tpp, scr, shift, absorption, mdl, geometry, "
-            "cofiring, unlearning."
+            "cofiring, unlearning, ravel."
         ),
     ] = "core",
     task: Annotated[
@@ -30,7 +30,7 @@ def evaluate(
     from unweave.pipelines.progress import Watch
 
     watch = Watch(quiet=quiet)
-    names = listed(suite)
+    names = suites(suite)
     others = [name for name in names if name != "core"]
     if others:
         if process_count() > 1:
@@ -84,7 +84,7 @@ def compare(
         from unweave.pipelines.two_coders import two_coders
 
     two = two_coders(first, second, watch, model=model, overrides=overrides or [])
-    found = compare_by(two, listed(suite), draws=draws)
+    found = compare_by(two, suites(suite), draws=draws)
     if json is not None:
         write_comparisons(json, two, found)
     print_comparisons(first, second, found)

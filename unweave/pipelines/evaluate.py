@@ -1,12 +1,11 @@
 """Measure a finished coder on held-out text, in one process or in many."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from unweave.coders import SparseCoder
-from unweave.errors import UserError
 from unweave.evals.controls import Kind
 from unweave.evals.core import CoderMeasures
 from unweave.metrics import SplicedLoss, definitions, metric_name
@@ -15,20 +14,12 @@ from unweave.pipelines.index import index_into
 from unweave.pipelines.measuring import RESAMPLING_SEED, Measuring
 from unweave.pipelines.processes import joined_ranks, leave
 from unweave.pipelines.progress import Watch
-from unweave.pipelines.recipe import read_job
 from unweave.pipelines.report import write_report
-from unweave.pipelines.workbench import Workbench, set_up
+from unweave.pipelines.workbench import Workbench, bench_of
 from unweave.storage.measured import write_sums
 from unweave.storage.results import Basis, Bins, Distributions, Floor, Results, write_results
 from unweave.storage.run_folder import Run
 from unweave.training.ranks import Ranks
-from unweave.types import TokenBatch
-
-MEASURING = ("evaluation.", "text.", "model.device", "model.sequences", "model.spread")
-"""Beginnings of the settings that may differ from those of the training."""
-
-SEQUENCES = 8
-"""Sequences that are measured at once, whose logits are held."""
 
 
 def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
@@ -50,13 +41,6 @@ def evaluate_run(path: Path, overrides: list[str], watch: Watch) -> Run:
     return run
 
 
-def bench_of(run: Run, overrides: Sequence[str]) -> Workbench:
-    """The model and text of a run, with overrides of what may differ from those of the training."""
-    if wrong := [override for override in overrides if not override.startswith(MEASURING)]:
-        raise UserError(f"{wrong[0]!r} would change what was trained; evaluate takes {', '.join(MEASURING)} settings")
-    return set_up(read_job(str(run.path / "config.toml"), list(overrides)).recipe)
-
-
 def measure_into(
     coders: Mapping[Path, SparseCoder], bench: Workbench, watch: Watch, ranks: Ranks | None = None
 ) -> None:
@@ -67,11 +51,11 @@ def measure_into(
     config = bench.recipe.evaluation
     named = {str(folder): coder for folder, coder in coders.items()}
     with watch.waiting("finding the mean of the rows"):
-        batches = held_out(bench, FIRST_TOKENS)
+        batches = bench.held_out(FIRST_TOKENS)
         first = first_rows(bench, named, batches, with_controls=config.floor_tokens > 0)
     measuring = Measuring(named, bench, first)
     with watch.bar("measuring", config.tokens) as bar:
-        measuring.read(held_out(bench, config.tokens), bar, ranks)
+        measuring.read(bench.held_out(config.tokens), bar, ranks)
     if ranks is not None:
         measuring.merge(ranks)
         leave(ranks)
@@ -137,13 +121,3 @@ def training_seed(folder: Path) -> dict[str, int]:
     path = folder / "manifest.json"
     seed = json.loads(path.read_text()).get("seed") if path.is_file() else None
     return {} if seed is None else {"training": seed}
-
-
-def held_out(bench: Workbench, n_tokens: int) -> Iterator[TokenBatch]:
-    """Batches of held-out text until ``n_tokens`` content tokens were given out, or the text ends."""
-    seen = 0
-    for batch in bench.token_batches(bench.corpus.held_out, SEQUENCES):
-        yield batch
-        seen += int(batch.is_content.sum())
-        if seen >= n_tokens:
-            return

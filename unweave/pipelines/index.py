@@ -13,34 +13,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
 from unweave.activations.coded import encoded
 from unweave.activations.harvest import rows_of
 from unweave.analysis.fires import IndexedText
 from unweave.analysis.latent_facts import FireFacts, IndexConfig, Sheet, direction_facts
 from unweave.coders import SparseCoder
-from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.formats.native import coder_checksum
 from unweave.models.logit_lens import logit_effects
 from unweave.models.tokens import token_texts
 from unweave.pipelines.processes import joined_ranks, leave
 from unweave.pipelines.progress import Bar, Watch
-from unweave.pipelines.recipe import read_job
-from unweave.pipelines.workbench import Workbench, set_up
+from unweave.pipelines.workbench import SEQUENCES, Workbench, bench_of, up_to
 from unweave.storage.fire_blocks import FireBlocks, batches_per_block
 from unweave.storage.fire_columns import ColumnsWriter
 from unweave.storage.index_folder import FOLDER, PARTIAL, TABLE, LatentIndex, write_manifest, write_text
 from unweave.storage.latent_table import write_table
 from unweave.storage.run_folder import Run
 from unweave.training.ranks import Ranks
-from unweave.types import Document, Part, TokenBatch
+from unweave.types import Document, Part
 
 _CHANGES = ("index.", "text.", "model.device", "model.spread")
 """Beginnings of the settings that may differ from those of the training."""
-_SEQUENCES = 8
-"""Sequences that the model reads at once."""
 _READING = "reading.json"
 
 
@@ -50,12 +48,10 @@ def index_run(path: str | Path, watch: Watch, *, text: str = "", overrides: Sequ
     Under torchrun the processes read the text in parts; the first finishes the index alone, and the others end.
     """
     run = Run(path)
-    if wrong := [override for override in overrides if not override.startswith(_CHANGES)]:
-        raise UserError(f"{wrong[0]!r} would change what was trained; index takes {', '.join(_CHANGES)} settings")
     given = [f"text.source={text}", *overrides] if text else list(overrides)
     with joined_ranks(1) as ranks:
         with watch.waiting("loading the model and the text"):
-            bench = set_up(read_job(str(run.path / "config.toml"), given).recipe)
+            bench = bench_of(run, given, _CHANGES, "index")
             coder = run.coder.to(bench.model.device)
         try:
             index_into({run.path: coder}, bench, watch, whole_text=bool(text), ranks=ranks)
@@ -85,7 +81,7 @@ def index_into(
     if ranks is not None:
         ranks.wait()
     started = time.monotonic()
-    per_block = batches_per_block(bench.recipe.packing.context, _SEQUENCES)
+    per_block = batches_per_block(bench.recipe.packing.context, SEQUENCES)
     blocks = {folder: FireBlocks(folder / PARTIAL, coder.n_latents, per_block) for folder, coder in coders.items()}
     part = Part() if ranks is None else Part(ranks.rank, ranks.count)
     _read(coders, blocks, bench, itertools.chain.from_iterable(documents), watch, part)
@@ -109,11 +105,12 @@ def _read(
     part: Part,
 ) -> None:
     """Write the fires of a part of the text to disk; blocks that are there already are not read again."""
-    n_tokens, max_norm, number = bench.recipe.index.tokens, bench.recipe.packing.max_norm, -1
+    n_tokens, max_norm, number, seen = bench.recipe.index.tokens, bench.recipe.packing.max_norm, -1, 0
     sites = list(dict.fromkeys(port.site for coder in coders.values() for port in coder.wiring.reads))
     per_block = next(iter(blocks.values())).per_block
     with watch.bar("reading the text", n_tokens) as bar:
-        for number, (batch, seen) in enumerate(_until(bench.token_batches(documents, _SEQUENCES), n_tokens)):
+        for number, batch in enumerate(up_to(bench.token_batches(documents, SEQUENCES), n_tokens)):
+            seen += int(batch.is_content.sum())
             bar.at(min(seen, n_tokens))
             missing = [folder for folder in coders if not blocks[folder].has(number)]
             if number // per_block % part.of != part.number or not missing:
@@ -122,7 +119,7 @@ def _read(
             rows = rows_of(batch, captured, max_norm=max_norm)
             places = rows.sequences * batch.token_ids.shape[1] + rows.positions
             for folder in missing:
-                blocks[folder].update(number, batch, rows, encoded(coders[folder], captured, places))
+                blocks[folder].update(number, batch, places, encoded(coders[folder], captured, places))
     for waiting in blocks.values():
         waiting.end(number + 1)
 
@@ -147,7 +144,7 @@ def _finish(
         written = coder.W_dec[:, -last.width :]
         effects = logit_effects(bench.model, last.site, written, config.promoted, told=lambda done, _: bar.at(done))
     with watch.bar("latent by latent", coder.n_latents) as bar:
-        sheets = _sheets(folder, blocks, text, config, direction_facts(coder, effects, config), bar)
+        sheets = _sheets(folder, blocks, counts, text, config, direction_facts(coder, effects, config), bar)
         write_table(folder / TABLE, sheets, token_texts(bench.model, range(bench.model.n_vocabulary)), documents)
     blocks.clear()
     (folder / _READING).unlink(missing_ok=True)
@@ -163,12 +160,18 @@ def _finish(
 
 
 def _sheets(
-    folder: Path, blocks: FireBlocks, text: IndexedText, config: IndexConfig, directions: Iterator[Sheet], bar: Bar
+    folder: Path,
+    blocks: FireBlocks,
+    counts: Int[np.ndarray, " L"],
+    text: IndexedText,
+    config: IndexConfig,
+    directions: Iterator[Sheet],
+    bar: Bar,
 ) -> Iterator[Sheet]:
     """All that is kept of each latent, while its fires are written."""
-    columns = ColumnsWriter(folder, blocks.counts(), text.token_ids.size)
+    columns = ColumnsWriter(folder, counts, text.token_ids.size)
     facts = FireFacts(text, blocks.by_place(), config)
-    for fires in blocks.fires():
+    for fires in blocks.fires(counts):
         columns.write(fires)
         for sheet in facts.sheets(fires):
             yield sheet | next(directions)
@@ -198,13 +201,3 @@ def _begin(partial: Path, facts: Mapping[str, Any]) -> None:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
     write_atomically(partial / _READING, told)
-
-
-def _until(batches: Iterable[TokenBatch], n_tokens: int) -> Iterator[tuple[TokenBatch, int]]:
-    """Batches until so many content tokens came, each with the number of them so far."""
-    seen = 0
-    for batch in batches:
-        seen += int(batch.is_content.sum())
-        yield batch, seen
-        if seen >= n_tokens:
-            return

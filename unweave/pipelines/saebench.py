@@ -16,8 +16,8 @@ from unweave.errors import UserError
 from unweave.formats.dictionaries.saelens_config import hook_of
 from unweave.formats.files import write_json
 from unweave.formats.saebench import EVALUATIONS, Found, Stamp, spreads, tasks_apart, to_saebench
-from unweave.pipelines.evaluate import SEQUENCES
 from unweave.pipelines.recipe import Recipe, read_job
+from unweave.pipelines.workbench import SEQUENCES
 from unweave.storage.measured import read_sums
 from unweave.storage.results import Results, SuiteFigures, read_results, read_suites
 from unweave.storage.run_folder import Run

@@ -17,11 +17,11 @@ from unweave.evals.tasks import CrossedTexts, LabelledTexts, LabelledTokens, Tas
 from unweave.formats.stdlib_corpus import stdlib_documents
 from unweave.metrics import Definition
 from unweave.pipelines.analysis_suites import measure_cofiring, measure_geometry
-from unweave.pipelines.evaluate import bench_of, held_out, training_seed
+from unweave.pipelines.evaluate import training_seed
 from unweave.pipelines.floors import FIRST_TOKENS, FLOOR_SEED, first_rows
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.report import write_report
-from unweave.pipelines.workbench import Workbench
+from unweave.pipelines.workbench import Workbench, bench_of
 from unweave.registry import lookup
 from unweave.storage.results import SuiteFigures, read_suites, write_suites
 from unweave.storage.run_folder import Run
@@ -30,7 +30,7 @@ _BUILTIN = "builtin:"
 _RAVEL = "ravel:"
 _TOKEN_TASKS = ("token_class", "identifier", "in_string")
 _SUITE_SEED = 0
-"""What suites have as their seed unless told otherwise, which nothing here does."""
+"""The seed that every suite has where none is given: of examples, of pairs and of random latents."""
 _MDL_TOKENS = 32_768
 _COFIRING_TOKENS = 32_768
 
@@ -104,11 +104,11 @@ SUITES = {
         lambda: absorption.DEFINITIONS,
     ),
     "mdl": Suite(
-        lambda m: mdl.measure_mdl(m.bench.model, m.coders, held_out(m.bench, _MDL_TOKENS)), lambda: mdl.DEFINITIONS
+        lambda m: mdl.measure_mdl(m.bench.model, m.coders, m.bench.held_out(_MDL_TOKENS)), lambda: mdl.DEFINITIONS
     ),
     "geometry": Suite(lambda m: measure_geometry(m.bench.model, m.coders), lambda: geometry.DEFINITIONS),
     "cofiring": Suite(
-        lambda m: measure_cofiring(m.bench.model, m.coders, held_out(m.bench, _COFIRING_TOKENS)),
+        lambda m: measure_cofiring(m.bench.model, m.coders, m.bench.held_out(_COFIRING_TOKENS)),
         lambda: cofiring.DEFINITIONS,
     ),
     "unlearning": Suite(
@@ -160,7 +160,7 @@ def _with_floors(run: Run, bench: Workbench) -> dict[str, SparseCoder]:
     """The run's coder and those to hold it against, which can stand in for an SAE alone."""
     coder = run.coder.to(bench.model.device)
     name = run.path.resolve().name
-    first = first_rows(bench, {name: coder}, held_out(bench, FIRST_TOKENS))
+    first = first_rows(bench, {name: coder}, bench.held_out(FIRST_TOKENS))
     floors = {floor: first.controls[kind] for floor, kind in first.kinds.get(name, {}).items()}
     if name in floors:
         raise UserError(f"a run called {name!r} cannot be told from the floor of that name; rename its folder")

@@ -16,20 +16,15 @@ from unweave.config import apply_overrides
 from unweave.errors import UserError
 from unweave.metrics import blocks_of
 from unweave.models.language_model import LanguageModel
-from unweave.pipelines.evaluate import MEASURING, bench_of
 from unweave.pipelines.load import load
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job
-from unweave.pipelines.workbench import Workbench, device_of, set_up
+from unweave.pipelines.workbench import MEASURING, SEQUENCES, Workbench, bench_of, device_of, set_up
 from unweave.storage.run_folder import Run
 from unweave.types import Codes, Rows, TokenBatch
 
 _WITHOUT_RUN = (*MEASURING, "model.", "packing.")
 """What may be set where no run says it."""
-
-
-_SEQUENCES = 8
-"""Sequences that are read at once, of which every other batch is learned from."""
 
 
 class RowsOfBoth(NamedTuple):
@@ -84,7 +79,7 @@ class TwoCoders:
         """Every other batch of held-out text until it has so many tokens, with a bar; ``odd``: the batches between."""
         n_done = 0
         with self.watch.bar(title, n_tokens) as bar:
-            for number, batch in enumerate(self.bench.token_batches(self.bench.corpus.held_out, _SEQUENCES)):
+            for number, batch in enumerate(self.bench.token_batches(self.bench.corpus.held_out, SEQUENCES)):
                 if number % 2 != odd:
                     continue
                 # of a long document, each batch counts as another one for the errors

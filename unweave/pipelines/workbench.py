@@ -17,10 +17,15 @@ from unweave.formats.token_file import write_token_file
 from unweave.models.language_model import LanguageModel
 from unweave.models.tokenising import tokenised
 from unweave.models.tokens import check_context, pack
-from unweave.pipelines.recipe import Recipe
+from unweave.pipelines.recipe import Recipe, read_job
+from unweave.storage.run_folder import Run
 from unweave.training.ranks import Ranks
 from unweave.types import Document, Part, Rows, TextPosition, TokenBatch
 
+MEASURING = ("evaluation.", "text.", "model.device", "model.sequences", "model.spread")
+"""Beginnings of the settings that may differ from those of the training when its coder is measured."""
+SEQUENCES = 8
+"""Sequences that are read at once when a coder is measured or indexed; the logits of all of them are held."""
 _WHOLE = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_in", "mlp_out")
 """Points of a block where each process has all of the activations of a model that is spread over processes."""
 
@@ -52,6 +57,10 @@ class Workbench:
         """Packed batches of the documents, by default as many sequences at once as the recipe says."""
         return pack(documents, self.model, self.recipe.packing, sequences or self.recipe.model.sequences)
 
+    def held_out(self, n_tokens: int) -> Iterator[TokenBatch]:
+        """Batches of held-out text with so many content tokens in all, or less where the text ends."""
+        return up_to(self.token_batches(self.corpus.held_out, SEQUENCES), n_tokens)
+
     def training_batches(
         self,
         start: TextPosition = TextPosition(),  # noqa: B008  # it cannot be changed
@@ -82,6 +91,28 @@ class Workbench:
     def rows(self, batch: TokenBatch, sites: Sequence[str]) -> Rows:
         """The model's rows at some sites for a batch of the text."""
         return rows_of(batch, self.model.capture(batch.token_ids, sites), max_norm=self.recipe.packing.max_norm)
+
+
+def bench_of(
+    run: Run, overrides: Sequence[str], allowed: Sequence[str] = MEASURING, verb: str = "evaluate"
+) -> Workbench:
+    """The model and text of a run, with overrides of what may differ from those of the training.
+
+    ``allowed``: beginnings of such settings; ``verb``: what they are given to, for the ``UserError`` on others.
+    """
+    if wrong := [override for override in overrides if not override.startswith(tuple(allowed))]:
+        raise UserError(f"{wrong[0]!r} would change what was trained; {verb} takes {', '.join(allowed)} settings")
+    return set_up(read_job(str(run.path / "config.toml"), list(overrides)).recipe)
+
+
+def up_to(batches: Iterable[TokenBatch], n_tokens: int) -> Iterator[TokenBatch]:
+    """Batches until so many content tokens were given out, or they end."""
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += int(batch.is_content.sum())
+        if seen >= n_tokens:
+            return
 
 
 def set_up(recipe: Recipe, ranks: Ranks | None = None) -> Workbench:

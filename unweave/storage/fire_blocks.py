@@ -12,12 +12,13 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from unweave.analysis.fires import Fires, IndexedText
 from unweave.analysis.latent_facts import LatentsByPlace
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
-from unweave.types import Codes, Rows, TokenBatch
+from unweave.types import Codes, TokenBatch
 
 _PLACES = 32_768
 """Tokens of a block, about."""
@@ -53,13 +54,15 @@ class FireBlocks:
         """Whether the block of this token batch is on disk."""
         return self._path(batch_number // self.per_block).is_file()
 
-    def update(self, batch_number: int, batch: TokenBatch, rows: Rows, codes: Codes) -> None:
-        """Add the next token batch of a block, the first of which has a number that ``per_block`` divides."""
-        context = batch.token_ids.shape[1]
-        first = sum(len(waiting.tokens.token_ids) for waiting in self._waiting)
-        places = ((rows.sequences + first) * context + rows.positions).cpu().numpy()
+    def update(self, batch_number: int, batch: TokenBatch, places: Int[Tensor, " B"], codes: Codes) -> None:
+        """Add the next token batch of a block, the first of which has a number that ``per_block`` divides.
+
+        ``places``: those of the rows of ``codes`` in this batch.
+        """
+        before = sum(waiting.tokens.token_ids.numel() for waiting in self._waiting)
+        own = places.cpu().numpy() + before
         codes = Codes(codes.values.float().cpu(), codes.latent_ids.cpu(), codes.row_offsets.cpu(), codes.n_latents)
-        self._waiting.append(_Batch(batch, places, codes.where(codes.values != 0)))
+        self._waiting.append(_Batch(batch, own, codes.where(codes.values != 0)))
         if (batch_number + 1) % self.per_block == 0:
             self._write(batch_number // self.per_block)
 
@@ -79,19 +82,20 @@ class FireBlocks:
 
     def counts(self) -> Int[np.ndarray, " L"]:
         """How often each latent fires."""
-        return np.sum([np.diff(file.get_tensor("offsets")) for file in self._files()], axis=0)
+        counts = np.zeros(self.n_latents, dtype=np.int64)
+        for file in self._files():
+            counts += np.diff(file.get_tensor("offsets"))
+        return counts
 
-    def fires(self) -> Iterator[Fires]:
-        """The fires of all latents in order, a few million at a time."""
-        counts = self.counts()
-        offsets = [file.get_tensor("offsets") for file in self._files()]
+    def fires(self, counts: Int[np.ndarray, " L"]) -> Iterator[Fires]:
+        """The fires of all latents in order, a few million at a time; ``counts`` are those of ``counts()``."""
         files = self._files()
         starts = self._first_places(files)
         first = 0
         while first < self.n_latents:
             reach = int(np.searchsorted(counts[first:].cumsum(), _AT_ONCE, side="right"))
             last = min(self.n_latents, first + max(1, reach))
-            yield _merged(first, last, files, offsets, starts)
+            yield _merged(first, last, files, starts)
             first = last
 
     def by_place(self, most: int = 2**26) -> LatentsByPlace:
@@ -153,21 +157,18 @@ class FireBlocks:
                 raise UserError(f"{str(path)!r} is damaged; remove it, and index again to write it anew") from error
         return files
 
-    @staticmethod
-    def _context(file: safe_open) -> int:
-        return file.get_slice("tokens").get_shape()[1]
-
     def _first_places(self, files: Sequence) -> Int[np.ndarray, " N"]:
         sizes = [np.prod(file.get_slice("tokens").get_shape()) for file in files]
         return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
 
-def _merged(first: int, last: int, files: Sequence, offsets: Sequence, starts: Int[np.ndarray, " N"]) -> Fires:
+def _merged(first: int, last: int, files: Sequence, starts: Int[np.ndarray, " N"]) -> Fires:
     """The fires of latents ``first`` to ``last`` of all blocks, latent by latent."""
     owners, places, values = [], [], []
-    for file, own, start in zip(files, offsets, starts, strict=True):
-        part = slice(int(own[first]), int(own[last]))
-        owners.append(np.repeat(np.arange(last - first), np.diff(own[first : last + 1])))
+    for file, start in zip(files, starts, strict=True):
+        own = file.get_slice("offsets")[first : last + 1]
+        part = slice(int(own[0]), int(own[-1]))
+        owners.append(np.repeat(np.arange(last - first), np.diff(own)))
         places.append(file.get_slice("places")[part].astype(np.int64) + start)
         values.append(file.get_slice("values")[part])
     owners, places, values = (np.concatenate(parts) for parts in (owners, places, values))
