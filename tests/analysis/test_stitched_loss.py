@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unweave.analysis.stitched_loss import DEFINITIONS, VARIANTS, StitchedLogits, StitchedLoss, stitched_logits
+from unweave.analysis.stitched_loss import DEFINITIONS, VARIANTS, StitchedLoss, StitchedLosses, stitched_losses
 from unweave.coders import SparseCoder, Wiring
 from unweave.coders.topk import TopK, TopKConfig
+from unweave.metrics import NextTokens
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -28,7 +29,7 @@ def test_each_variant_is_spliced_as_written_out(gpt2: LanguageModel, tokens: tor
     is_content[:, 0] = False
     batch = TokenBatch(tokens, torch.arange(2)[:, None].expand_as(tokens), is_content)
     is_novel = torch.rand(30) < 0.4
-    found = stitched_logits(gpt2, batch, small, large, is_novel)
+    found = stitched_losses(gpt2, batch, small, large, is_novel)
     x = gpt2.capture(tokens, SITE)[SITE]
     codes = large.encode(x.flatten(0, 1)).dense()
     base = small(x.flatten(0, 1))
@@ -38,11 +39,14 @@ def test_each_variant_is_spliced_as_written_out(gpt2: LanguageModel, tokens: tor
         "novel": base + (codes * is_novel) @ large.W_dec,
         "reconstruction": base + (codes * ~is_novel) @ large.W_dec,
     }
+    losses = NextTokens(tokens, gpt2.logits(tokens), None)
     for name in VARIANTS:
         spliced = torch.where(is_content[..., None], written[name].view_as(x), x)
         with gpt2.patch({SITE: lambda _, spliced=spliced: spliced}):
-            torch.testing.assert_close(found.replaced[name], gpt2.logits(tokens), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.clean, gpt2.logits(tokens))
+            (expected,) = losses.losses(gpt2.logits(tokens))
+        torch.testing.assert_close(found.replaced[name], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.ce_clean, losses.ce)
+    assert found.blocks.tolist() == [0] * (tokens.shape[1] - 1) + [1] * (tokens.shape[1] - 1)
 
 
 def test_figures_are_differences_of_means_over_predicted_tokens() -> None:
@@ -53,8 +57,9 @@ def test_figures_are_differences_of_means_over_predicted_tokens() -> None:
     metric = StitchedLoss()
     clean = logits.pop("clean")
     for rows in (slice(0, 1), slice(1, 3)):
-        replaced = {name: values[rows] for name, values in logits.items()}
-        metric.update(StitchedLogits(tokens[rows], clean[rows], replaced, blocks[rows], is_padding[rows]))
+        next_tokens = NextTokens(tokens[rows], clean[rows], is_padding[rows])
+        replaced = {name: next_tokens.losses(values[rows])[0] for name, values in logits.items()}
+        metric.update(StitchedLosses(blocks[rows][next_tokens.is_predicted], next_tokens.ce, replaced))
     is_predicted = ~is_padding[:, 1:]
 
     def ce(values: torch.Tensor) -> float:

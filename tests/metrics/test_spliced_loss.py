@@ -1,28 +1,44 @@
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unweave.metrics import SplicedLoss, SplicedLosses
-from unweave.metrics import spliced_loss as module
+from unweave.metrics import NextTokens, SplicedLoss, SplicedLosses
 
 VARIANTS = ("spliced", "mean_ablated", "zero_ablated", "resample_ablated")
 
 
-def _batch(n_sequences: int = 7, length: int = 9, n_vocabulary: int = 11) -> SplicedLosses:
+class Logits(NamedTuple):
+    """What the losses are made of."""
+
+    token_ids: Tensor
+    clean: Tensor
+    replaced: dict[str, Tensor]
+    blocks: Tensor
+    is_padding: Tensor | None = None
+
+
+def _batch(n_sequences: int = 7, length: int = 9, n_vocabulary: int = 11) -> Logits:
     shape = (n_sequences, length, n_vocabulary)
     token_ids = torch.randint(n_vocabulary, (n_sequences, length))
     replaced = {variant: 2 * torch.randn(shape) for variant in VARIANTS}
     blocks = torch.arange(n_sequences)[:, None].expand_as(token_ids) % 3
-    return SplicedLosses(token_ids, 2 * torch.randn(shape), replaced, blocks)
+    return Logits(token_ids, 2 * torch.randn(shape), replaced, blocks)
 
 
-def _figures(*batches: SplicedLosses) -> dict[str, float]:
+def _losses(batch: Logits) -> SplicedLosses:
+    tokens = NextTokens(batch.token_ids, batch.clean, batch.is_padding)
+    losses = dict(zip(batch.replaced, tokens.losses(*batch.replaced.values()), strict=True))
+    return SplicedLosses(batch.blocks[tokens.is_predicted], tokens.ce, losses)
+
+
+def _figures(*batches: Logits) -> dict[str, float]:
     metric = SplicedLoss()
     for batch in batches:
-        metric.update(batch)
+        metric.update(_losses(batch))
     return metric.compute()
 
 
@@ -33,7 +49,7 @@ def _log(*shares: float) -> list[float]:
 def test_padding_is_not_predicted() -> None:
     batch = _batch()
     replaced = {k: v[:, :6] for k, v in batch.replaced.items()}
-    shorter = SplicedLosses(batch.token_ids[:, :6], batch.clean[:, :6], replaced, batch.blocks[:, :6])
+    shorter = Logits(batch.token_ids[:, :6], batch.clean[:, :6], replaced, batch.blocks[:, :6])
     padding = torch.zeros_like(batch.token_ids, dtype=torch.bool)
     padding[:, 6:] = True
     assert _figures(batch._replace(is_padding=padding)) == pytest.approx(_figures(shorter), rel=1e-12)
@@ -42,7 +58,7 @@ def test_padding_is_not_predicted() -> None:
 def test_one_next_token_is_worked_by_hand() -> None:
     """Tokens (0, 1): the logits at the first position predict the 1; those at the last predict nothing."""
     unused = [0.0, 0.0]
-    batch = SplicedLosses(
+    batch = Logits(
         torch.tensor([[0, 1]]),
         torch.tensor([[_log(0.25, 0.75), unused]]),
         {
@@ -132,20 +148,13 @@ def test_tokens_weigh_the_same_in_batches_of_any_size() -> None:
 def test_merging_parts_is_one_pass_over_all() -> None:
     batches = [_batch(n) for n in (7, 1, 63)]
     left, right = SplicedLoss(), SplicedLoss()
-    left.update(batches[0])
-    right.update(batches[1])
-    right.update(batches[2])
+    left.update(_losses(batches[0]))
+    right.update(_losses(batches[1]))
+    right.update(_losses(batches[2]))
     left.merge(right)
     assert left.compute() == pytest.approx(_figures(*batches), rel=1e-12)
     assert list(left.compute()) != []
     assert set(left.compute()) == {definition.name for definition in SplicedLoss.definitions}
-
-
-def test_many_positions_are_summed_in_parts_that_join(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = _batch(63, 9)
-    whole = _figures(batch)
-    monkeypatch.setattr(module, "_CHUNK", 100)
-    assert _figures(batch) == pytest.approx(whole, rel=1e-6)
 
 
 def test_half_precision_logits_are_measured_in_single_precision() -> None:

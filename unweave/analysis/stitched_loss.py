@@ -22,6 +22,7 @@ from torch import Tensor
 from unweave.analysis.stitching import written_scale
 from unweave.coders import Port, SparseCoder
 from unweave.metrics.base import Definition, Metric, Sums, blocks_of
+from unweave.metrics.next_tokens import NextTokens, TokenLosses
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -60,18 +61,16 @@ DEFINITIONS = tuple(
 )
 
 
-class StitchedLogits(NamedTuple):
-    """Logits for the same tokens, clean and with each of the variants at the site."""
+class StitchedLosses(NamedTuple):
+    """Losses on the same tokens, clean and with each of the variants at the site."""
 
-    token_ids: Int[Tensor, "N T"]
-    clean: Float[Tensor, "N T V"]
-    replaced: Mapping[str, Float[Tensor, "N T V"]]
-    blocks: Int[Tensor, "N T"]
-    is_padding: Bool[Tensor, "N T"] | None = None
+    blocks: Int[Tensor, " P"]
+    ce_clean: Float[Tensor, " P"]
+    replaced: Mapping[str, TokenLosses]
 
 
 @final
-class StitchedLoss(Metric[StitchedLogits]):
+class StitchedLoss(Metric[StitchedLosses]):
     """Sums of next-token cross-entropy and of KL under each variant."""
 
     definitions = DEFINITIONS
@@ -79,34 +78,26 @@ class StitchedLoss(Metric[StitchedLogits]):
     def __init__(self) -> None:
         super().__init__(tokens=(), ce_clean=(), **{f"{kind}_{name}": () for kind in _KINDS for name in VARIANTS})
 
-    def update(self, batch: StitchedLogits) -> None:
-        """One text at a time, so that a batch of logits is never copied as a whole."""
-        for i, token_ids in enumerate(batch.token_ids):
-            is_text = torch.ones_like(token_ids, dtype=torch.bool)
-            is_predicted = (is_text if batch.is_padding is None else ~batch.is_padding[i])[1:].cpu()
-            targets = token_ids[1:].cpu()[is_predicted].to(batch.clean.device)[:, None]
-            blocks = batch.blocks[i, 1:].cpu()[is_predicted]
-            clean = _log_probabilities(batch.clean[i], is_predicted)
-            p = clean.exp()
-            self.add("tokens", blocks, torch.ones(len(blocks)))
-            self.add("ce_clean", blocks, -clean.gather(1, targets)[:, 0])
-            for name in VARIANTS:
-                logs = _log_probabilities(batch.replaced[name][i], is_predicted)
-                self.add(f"ce_{name}", blocks, -logs.gather(1, targets)[:, 0])
-                self.add(f"kl_{name}", blocks, ((clean - logs) * p).sum(-1, dtype=torch.float64))
+    def update(self, batch: StitchedLosses) -> None:
+        self.add("tokens", batch.blocks, torch.ones(len(batch.blocks)))
+        self.add("ce_clean", batch.blocks, batch.ce_clean)
+        for name in VARIANTS:
+            ce, kl = batch.replaced[name]
+            self.add(f"ce_{name}", batch.blocks, ce)
+            self.add(f"kl_{name}", batch.blocks, kl)
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         return dict(_figures({name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}))
 
 
 @torch.no_grad()
-def stitched_logits(
+def stitched_losses(
     model: LanguageModel,
     batch: TokenBatch,
     small: SparseCoder,
     large: SparseCoder,
     is_novel_L: Bool[Tensor, " L"],
-) -> StitchedLogits:
+) -> StitchedLosses:
     """Five passes of the model: clean, and with each variant at the sites that both coders write.
 
     Coders read the model's own activations. Special tokens keep theirs. ``is_novel_L`` is of the large coder's latents.
@@ -126,11 +117,12 @@ def stitched_logits(
         "reconstruction": base + large.decode(codes.where(~is_novel_E)) - large.b_dec,
     }
     is_special = ~batch.is_content.to(model.device)[..., None]
-    replaced: dict[str, Tensor] = {}
+    tokens = NextTokens(batch.token_ids, seen.logits, batch.is_padding)
+    replaced: dict[str, TokenLosses] = {}
     for name, y_BD in written.items():
         with model.patch(_edits(y_BD, small.wiring.writes, is_special)):
-            replaced[name] = model.logits(batch.token_ids)
-    return StitchedLogits(batch.token_ids, seen.logits, replaced, blocks_of(batch.document_ids), batch.is_padding)
+            (replaced[name],) = tokens.losses(model.logits(batch.token_ids))
+    return StitchedLosses(blocks_of(batch.document_ids)[tokens.is_predicted], tokens.ce, replaced)
 
 
 def _edits(
@@ -138,11 +130,6 @@ def _edits(
 ) -> dict[str, Callable[[Tensor], Tensor]]:
     parts = zip(ports, y_BD.split([port.width for port in ports], dim=1), strict=True)
     return {port.site: lambda x, y=y: torch.where(is_special_NT1, x, y.view_as(x).to(x.dtype)) for port, y in parts}
-
-
-def _log_probabilities(logits_TV: Float[Tensor, "T V"], is_predicted: Bool[Tensor, " P"]) -> Float[Tensor, "Q V"]:
-    """Of the places whose next token is predicted."""
-    return logits_TV[:-1][is_predicted.to(logits_TV.device)].float().log_softmax(-1)
 
 
 def _figures(means: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -24,12 +24,14 @@ from unweave.metrics import (
     KindsOfRows,
     Kurtosis,
     Metric,
+    NextTokens,
     OutlyingRows,
     PlacedErrors,
     Reconstruction,
     RowRatios,
     SplicedLoss,
     SplicedLosses,
+    TokenLosses,
     blocks_of,
 )
 from unweave.metrics.outlying_rows import MASSIVE, SPECIAL, is_massive
@@ -210,16 +212,19 @@ class CoreMeasures:
         """The coders read the model's own activations. Special tokens keep theirs under every replacement."""
         content = batch.is_content.flatten().nonzero().flatten()
         others = content[torch.randperm(len(content), generator=generator)]
-        ablated: dict[tuple[str, ...], dict[str, Tensor]] = {}
+        tokens = NextTokens(batch.token_ids, clean, batch.is_padding)
+        blocks = blocks_NT[tokens.is_predicted]
+        ablated: dict[tuple[str, ...], dict[str, TokenLosses]] = {}
         for measures in self.coders.values():
             sites = _writes(measures.coder)
             with after_prefix(self._model, prefixes[sites]):
                 if sites not in ablated:
-                    ablated[sites] = self._ablated(batch, sites, activations, content, others)
+                    logits = self._ablated(batch, sites, activations, content, others)
+                    ablated[sites] = dict(zip(logits, tokens.losses(*logits.values()), strict=True))
                 replaced = written(measures.coder, activations)
                 spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in replaced.items()})
-            logits = {"spliced": spliced, **ablated[sites]}
-            measures.spliced.update(SplicedLosses(batch.token_ids, clean, logits, blocks_NT, batch.is_padding))
+            losses = {"spliced": tokens.losses(spliced)[0], **ablated[sites]}
+            measures.spliced.update(SplicedLosses(blocks, tokens.ce, losses))
 
     def _ablated(
         self,

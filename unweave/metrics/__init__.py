@@ -6,6 +6,7 @@ from unweave.metrics.first_position import FirstPosition, PlacedErrors
 from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection
 from unweave.metrics.kurtosis import Kurtosis
 from unweave.metrics.l0 import L0
+from unweave.metrics.next_tokens import NextTokens, TokenLosses
 from unweave.metrics.outlying_rows import KindsOfRows, OutlyingRows
 from unweave.metrics.reconstruction import Reconstruction
 from unweave.metrics.row_ratios import RowRatios
@@ -22,12 +23,14 @@ __all__ = [
     "KindsOfRows",
     "Kurtosis",
     "Metric",
+    "NextTokens",
     "OutlyingRows",
     "PlacedErrors",
     "Reconstruction",
     "RowRatios",
     "SplicedLoss",
     "SplicedLosses",
+    "TokenLosses",
     "blocks_of",
     "core_metric",
     "metric_name",

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unweave.metrics.base import Definition, Metric, Sums, ratio
+from unweave.metrics.next_tokens import TokenLosses
 
-_CHUNK = 4096
-"""Positions whose log-probabilities are held at once."""
 _BASELINES = {
     "mean": ("mean ablation", "the mean row", "over 0.85; 1 is as good as the model itself"),
     "zero": ("zero ablation", "zeros", "over 0.95; flattering on a residual stream, where zeros break the model"),
@@ -29,16 +28,13 @@ _BASELINES = {
 
 
 class SplicedLosses(NamedTuple):
-    """Logits for the same tokens, clean and under each replacement."""
+    """Losses on the same tokens, clean and under each replacement."""
 
-    token_ids: Int[Tensor, "N T"]
-    clean: Float[Tensor, "N T V"]
-    replaced: Mapping[str, Float[Tensor, "N T V"]]
-    """Logits under ``spliced``, ``zero_ablated``, ``mean_ablated`` and ``resample_ablated``."""
-    blocks: Int[Tensor, "N T"]
-    """The block of documents that each token is from."""
-    is_padding: Bool[Tensor, "N T"] | None = None
-    """Where a token is not to be predicted; None: nowhere."""
+    blocks: Int[Tensor, " P"]
+    """The block of documents that each predicted token is from."""
+    ce_clean: Float[Tensor, " P"]
+    replaced: Mapping[str, TokenLosses]
+    """Under ``spliced``, ``zero_ablated``, ``mean_ablated`` and ``resample_ablated``."""
 
 
 @final
@@ -105,31 +101,12 @@ class SplicedLoss(Metric[SplicedLosses]):
         super().__init__(tokens=(), ce_clean=(), **kinds)
 
     def update(self, batch: SplicedLosses) -> None:
-        """One text at a time, so that a batch of logits is never copied as a whole."""
-        for i, token_ids in enumerate(batch.token_ids):
-            n_predicted = token_ids.shape[0] - 1
-            for start in range(0, n_predicted, _CHUNK):
-                places = slice(start, min(start + _CHUNK, n_predicted))
-                if batch.is_padding is None:
-                    self._add(batch, i, places)
-                else:
-                    is_predicted = ~batch.is_padding[i, places.start + 1 : places.stop + 1]
-                    self._add(batch, i, places.start + is_predicted.nonzero().flatten().cpu())
-
-    def _add(self, batch: SplicedLosses, i: int, places: slice | Int[Tensor, " P"]) -> None:
-        """Add the positions of a text whose next token is predicted."""
-        device = batch.clean.device
-        targets = batch.token_ids[i, 1:].cpu()[places].to(device)[:, None]
-        blocks = batch.blocks[i].cpu()[places]
-        here = places if isinstance(places, slice) else places.to(device)
-        clean = batch.clean[i, here].float().log_softmax(-1)
-        self.add("tokens", blocks, torch.ones(len(blocks)))
-        self.add("ce_clean", blocks, -clean.gather(1, targets)[:, 0])
-        p = clean.exp()
+        self.add("tokens", batch.blocks, torch.ones(len(batch.blocks)))
+        self.add("ce_clean", batch.blocks, batch.ce_clean)
         for variant in self.variants:
-            logs = batch.replaced[variant][i, here].float().log_softmax(-1)
-            self.add(f"ce_{variant}", blocks, -logs.gather(1, targets)[:, 0])
-            self.add(f"kl_{variant}", blocks, (clean - logs).mul_(p).sum(-1, dtype=torch.float64))
+            ce, kl = batch.replaced[variant]
+            self.add(f"ce_{variant}", batch.blocks, ce)
+            self.add(f"kl_{variant}", batch.blocks, kl)
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         means = {name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}

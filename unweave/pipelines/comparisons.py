@@ -17,7 +17,7 @@ from unweave.analysis.correlation import correlated, correlation_figures, unique
 from unweave.analysis.cosines import Pairs
 from unweave.analysis.matching import compare_coders
 from unweave.analysis.similarity import similarity_figures
-from unweave.analysis.stitched_loss import StitchedLoss, stitched_logits
+from unweave.analysis.stitched_loss import StitchedLoss, stitched_losses
 from unweave.analysis.stitching import Stitching, proxy_figures, stitched_rows
 from unweave.analysis.swapping import SwapPath, SwappedRows, swap_groups, swap_steps
 from unweave.analysis.transfer import MapFit, Transfer, TransferRows
@@ -180,7 +180,7 @@ def _stitching(work: _Work) -> Comparison:
     figures += [ComparedFigure(n, v) for n, v in proxy_figures(large.W_dec, small.W_dec, metric.delta_L).items()]
     losses = StitchedLoss()
     for batch in work.two.batches("losses", work.two.bench.recipe.evaluation.splice_tokens, odd=True):
-        losses.update(stitched_logits(work.two.models[0], batch, small, large, is_novel))
+        losses.update(stitched_losses(work.two.models[0], batch, small, large, is_novel))
     note = f"{names[1]} has {n_novel:,} latents that {names[0]} lacks, {n_fired - n_novel:,} others that fire"
     details = {"novel": is_novel.nonzero().flatten().tolist(), "delta": _without_nan(metric.delta_L)}
     return Comparison(note, figures + _measured(losses), details)
