@@ -1,6 +1,8 @@
 """Write the committed loss curves of tests/training: 200 steps of every architecture, or of those named.
 
-python tools/make_golden.py [architecture ...]
+python tools/make_golden.py [--add] [architecture ...]
+
+With --add the curves of other kinds of machine stay; without, they go, as they must where training has changed.
 """
 
 import json
@@ -14,10 +16,12 @@ from unweave.coders import trainable_architectures
 
 
 def main() -> None:
-    for name in sys.argv[1:] or sorted(trainable_architectures()):
-        found = golden_run.curve(name)
-        content = {"machine": golden_run.machine(), "steps": golden_run.STEPS, "curve": found}
-        (golden_run.FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    keeps, names = "--add" in sys.argv, [name for name in sys.argv[1:] if name != "--add"]
+    for name in names or sorted(trainable_architectures()):
+        path = golden_run.FOLDER / f"{name}.json"
+        curves = json.loads(path.read_text())["curves"] if keeps else {}
+        curves[golden_run.machine()] = found = golden_run.curve(name)
+        path.write_text(json.dumps({"steps": golden_run.STEPS, "curves": curves}, indent=1) + "\n")
         last = {key: round(values[-1], 4) for key, values in found.items()}
         print(f"{name}: {last}")
 

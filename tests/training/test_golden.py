@@ -1,4 +1,4 @@
-"""A refactoring must reproduce the committed loss curves: bit for bit on the kind of CPU that made them."""
+"""A refactoring must reproduce the committed loss curves: bit for bit on the kinds of CPU that made them."""
 
 import json
 from functools import cache
@@ -11,6 +11,8 @@ from unweave.coders import trainable_architectures
 from unweave.kernels.encode import cpu
 
 _ELSEWHERE = 1e-4
+_APART = 4
+"""Another kind of CPU may differ so many times as much as those that are known differ from each other."""
 _curve = cache(golden_run.curve)
 
 
@@ -18,17 +20,22 @@ _curve = cache(golden_run.curve)
 def test_two_hundred_steps_reproduce_the_committed_curve(name: str) -> None:
     path = golden_run.FOLDER / f"{name}.json"
     assert path.is_file(), f"run tools/make_golden.py {name}, look at the curve, and commit it"
-    golden = json.loads(path.read_text())
-    curve = _curve(name)
-    assert curve.keys() == golden["curve"].keys()
-    is_same_kind = golden["machine"] == golden_run.machine()
-    for key, expected in golden["curve"].items():
-        if is_same_kind:
-            assert curve[key] == expected, key
-        else:
-            torch.testing.assert_close(
-                torch.tensor(curve[key]), torch.tensor(expected), rtol=_ELSEWHERE, atol=_ELSEWHERE
-            )
+    golden = json.loads(path.read_text())["curves"]
+    curve, own = _curve(name), golden.get(golden_run.machine())
+    if own is not None:
+        assert curve == own
+        return
+    first, *others = golden.values()
+    assert curve.keys() == first.keys()
+    for key, expected in first.items():
+        # kinds of CPU come apart where a rounded sum decides whether a latent fires; those that are known say how far
+        apart = max((_difference(other[key], expected) for other in others), default=0.0)
+        assert _difference(curve[key], expected) <= max(_ELSEWHERE, _APART * apart), key
+
+
+def _difference(values: list[float], expected: list[float]) -> float:
+    """The largest, of a value over 1 in shares of it."""
+    return max(abs(a - b) / max(1.0, abs(b)) for a, b in zip(values, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", ["topk", "batch_topk", "jumprelu"])

@@ -6,7 +6,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -19,6 +21,8 @@ SUITES = "suites.json"
 ANEW = "`unweave evaluate` on the run measures it anew"
 Figures = Mapping[str, float | None]
 """Numbers by the name of their definition; null where one has no meaning."""
+_BUILDING = Lock()
+"""A server reads in several threads, and CPython 3.11 fails where two parse source at once, as docstrings are found."""
 _strict = with_config(ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 
@@ -153,13 +157,19 @@ def write_suites(folder: Path, suites: Mapping[str, Mapping[str, SuiteFigures]])
 
 def schema(kind: Any, title: str) -> dict[str, Any]:
     """The JSON schema of ``Results`` or ``Suites``."""
-    made = TypeAdapter(kind).json_schema()
+    made = _adapter(kind).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": title}
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    with _BUILDING:
+        return TypeAdapter(kind)
 
 
 def _read(path: Path, kind: Any) -> Any:
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes())
+        return _adapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{str(path.parent)!r} has no {path.name}; {ANEW}") from error
     except ValidationError as error:
