@@ -51,7 +51,7 @@ def measure_into(
     config = bench.recipe.evaluation
     named = {str(folder): coder for folder, coder in coders.items()}
     with watch.waiting("finding the mean of the rows"):
-        batches = bench.held_out(FIRST_TOKENS)
+        batches = bench.held_out(min(FIRST_TOKENS, config.tokens))
         first = first_rows(bench, named, batches, with_controls=config.floor_tokens > 0)
     measuring = Measuring(named, bench, first)
     with watch.bar("measuring", config.tokens) as bar:

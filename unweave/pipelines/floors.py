@@ -15,7 +15,7 @@ from unweave.pipelines.workbench import Workbench
 from unweave.types import TokenBatch
 
 FIRST_TOKENS = 16_384
-"""Held-out tokens for the mean row, for principal directions, and for the L0 that controls have."""
+"""Held-out tokens for the mean row, for principal directions, and for the L0 that controls have, at most."""
 FLOOR_SEED = 0
 """Draws the directions of random coders."""
 
