@@ -1,6 +1,7 @@
 """What many tests share: fixed seeds, random codes, and tiny models of three families with a tokenizer, on disk."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numba
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
@@ -38,6 +40,11 @@ def unweave(cloth): return [thread for thread in cloth.threads if thread.is_loos
 """
 """A text to train the tiny tokenizer on, and to read in tests."""
 
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
+"""Empty where there is none."""
+
 SET_SEED = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
 """``torch.manual_seed`` keeps a stack trace for a GPU that may come yet, which takes longer than many a test."""
 
@@ -56,6 +63,16 @@ def _fixed_seed() -> None:
 @pytest.fixture(scope="session")
 def reader() -> str:
     return READER
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium on PATH; apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

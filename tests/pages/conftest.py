@@ -1,13 +1,20 @@
 """A report with everything that is hard to show: hostile tokens, dead latents, figures that are not numbers."""
 
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from unweave.analysis.doctor import Finding
+from unweave.formats.files import write_texts
 from unweave.latent_record import Example, LatentRecord, TokenWeight
 from unweave.metrics import definitions
+from unweave.pages.latent_pages import ShownLatents
 from unweave.pages.report import ReportData, report_files
+from unweave.storage.run_facts import RunFacts
 
 N_LATENTS = 613
 N_TOKENS = 100_000
@@ -42,15 +49,51 @@ def report_data() -> ReportData:
         standard_errors={"l0": 0.25, "kl": math.nan},
         definitions=definitions(),
         curve=curve,
-        records=[_record(latent) for latent in range(N_LATENTS)],
-        vocabulary=VOCABULARY,
+        latents=ShownLatents(
+            facts=RunFacts(name="run-x", path=f"run {HOSTILE}", model=HOSTILE, problem=HOSTILE, index="ready"),
+            n_tokens=N_TOKENS,
+            latents=range(N_LATENTS),
+            records=[_record(latent) for latent in range(N_LATENTS)],
+            vocabulary=VOCABULARY,
+        ),
         findings=[Finding("problem", HOSTILE, "Try & see."), Finding("good", "All is well", "Go on.")],
     )
 
 
 @pytest.fixture(scope="session")
 def files(report_data: ReportData) -> dict[str, str]:
-    return report_files(report_data)
+    return dict(report_files(report_data))
+
+
+@pytest.fixture(scope="session")
+def report(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report."""
+    folder = tmp_path_factory.mktemp("pages") / "report"
+    write_texts(folder, files.items())
+    return folder
+
+
+@pytest.fixture
+def look(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """Opens a file with the network off; at the end no page has complained or asked for anything beyond its folder."""
+    contexts, said, astray = [], [], []
+
+    def look(address: str, folder: Path = report, **settings: Any) -> Page:
+        context = browser.new_context(offline=True, **settings)
+        contexts.append(context)
+        home = f"{folder.as_uri()}/"
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: None if request.url.startswith(home) else astray.append(request.url))
+        page.goto(home + address)
+        page.wait_for_selector("body[data-drawn]")
+        return page
+
+    yield look
+    for context in contexts:
+        context.close()
+    assert said == [] and astray == []
 
 
 def _line(step: int) -> dict[str, float | int]:

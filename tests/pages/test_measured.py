@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CHROMIUM
+from unweave.formats.files import write_texts
 from unweave.metrics import CORE, Definition, definitions, metric_name
 from unweave.pages.measured import GROUPS, Measurement, l0_histogram, measured_section, measurement
 from unweave.pages.report import ReportData, report_files
 from unweave.storage.results import Basis, Bins, Distributions, Floor, Results, SuiteFigures
 
 from .conftest import HOSTILE
-from .test_browser import CHROMIUM, visit
+from .test_browser import visit
 
 
 @pytest.fixture
@@ -84,17 +86,15 @@ def test_tokens_by_l0_are_joined_into_at_most_60_bins(measured: Measurement, n: 
 
 
 def test_a_report_without_a_measurement_has_no_such_section(report_data: ReportData, measured: Measurement) -> None:
-    assert 'id="measured"' not in report_files(report_data)["index.html"]
-    assert 'id="measured"' in report_files(replace(report_data, measured=measured))["index.html"]
+    assert 'id="measured"' not in dict(report_files(report_data))["index.html"]
+    assert 'id="measured"' in dict(report_files(replace(report_data, measured=measured)))["index.html"]
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; apt-get install chromium")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH; apt-get install chromium")
 def test_the_report_draws_the_histogram_of_l0(report_data: ReportData, measured: Measurement, tmp_path: Path) -> None:
-    for path, text in report_files(replace(report_data, measured=measured)).items():
-        (tmp_path / "report" / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "report" / path).write_text(text, encoding="utf-8")
-    dom, console, requests = visit(tmp_path / "report" / "index.html")
+    write_texts(tmp_path / "report", report_files(replace(report_data, measured=measured)))
+    dom, console, requests = visit(tmp_path / "report" / "index.html", tmp_path / "profile")
     assert console == [] and requests == []
-    assert re.search(r'id="l0-plot"[^>]*Tokens by active latents, from 100 to 222', dom)
-    assert re.search(r'class="plot js-plotly-plot" id="l0-plot"', dom)
+    (plot,) = re.findall(r'id="l0-plot"><div class="([^"]*)"[^>]*aria-label="([^"]*)"', dom)
+    assert plot == ("plot js-plotly-plot", "Tokens by active latents, from 100 to 222")

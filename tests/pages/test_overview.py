@@ -4,7 +4,7 @@ import math
 
 from unweave.latent_record import Example, LatentRecord
 from unweave.pages.data_script import compact, data_script
-from unweave.pages.featured import featured_latents
+from unweave.pages.featured import Best
 from unweave.pages.fragments import census, figure, loss_ladder
 from unweave.pages.overview import density_histogram, training_curves
 
@@ -16,19 +16,18 @@ def record(latent: int, density: float, peaks: tuple[int, ...] = (), strength: f
 
 def test_the_histogram_counts_each_live_latent_once() -> None:
     densities = [0.0, 0.0, 0.001, 0.001, 0.0011, 0.02, 0.11, 0.5, 1.0]
-    histogram = density_histogram([record(i, density) for i, density in enumerate(densities)])
+    histogram = density_histogram(densities)
     assert histogram["n_dead"] == 2
     assert histogram["n_dense"] == 3
     assert sum(histogram["counts"]) == 7
     at = dict(zip(histogram["starts"], histogram["counts"], strict=True))
     assert at[-3.0] == 3, "0.001 belongs to the bin that starts there"
     assert at[-0.125] == 1, "a density of one belongs to the last bin"
-    assert histogram["n_tokens"] == 100_000
 
 
 def test_the_histogram_of_dead_latents_is_empty() -> None:
-    histogram = density_histogram([record(0, 0.0), record(1, 0.0)])
-    assert histogram["counts"] == [] and histogram["n_dead"] == 2 and histogram["n_tokens"] == 0
+    histogram = density_histogram([0.0, 0.0])
+    assert histogram["counts"] == [] and histogram["n_dead"] == 2
 
 
 def test_a_loss_that_some_steps_do_not_log_leaves_gaps() -> None:
@@ -60,8 +59,22 @@ def test_featured_latents_agree_and_speak_of_different_words() -> None:
         record(5, 0.001, (4,), strength=99.0),
         record(6, 0.0),
     ]
-    chosen = featured_latents(records, vocabulary)
-    assert [(c.record.latent, c.n_agreeing) for c in chosen] == [(1, 4), (2, 3)]
+    assert featured(records, vocabulary) == [(1, 4), (2, 3)]
+
+
+def test_featured_latents_are_the_best_in_whatever_order_they_come() -> None:
+    vocabulary = [f" word{chr(97 + i % 26)}" for i in range(100)]
+    records = [record(i, 0.001, (i, i, i, i + i % 2), strength=float(i * 37 % 100)) for i in range(90)]
+    whole = featured(records, vocabulary, count=100)
+    assert len(whole) == 26, "one for each word"
+    assert featured(records, vocabulary, count=7) == featured(records[::-1], vocabulary, count=7) == whole[:7]
+
+
+def featured(records: list[LatentRecord], vocabulary: list[str], count: int = 6) -> list[tuple[int, int]]:
+    best = Best(vocabulary, count)
+    for one in records:
+        best.show(one)
+    return [(choice.record.latent, choice.n_agreeing) for choice in best.chosen()]
 
 
 def test_a_script_says_what_its_payload_was() -> None:

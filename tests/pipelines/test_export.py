@@ -110,7 +110,7 @@ def test_only_an_export_is_overwritten_and_only_when_asked(run: Run, tmp_path: P
     assert (tmp_path / "own" / "thesis.txt").read_text() == "years of work"
 
 
-def test_an_export_that_fails_leaves_the_old_one(run: Run, tmp_path: Path) -> None:
+def test_an_export_that_fails_leaves_the_old_one(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = written(run, "saedashboard", tmp_path / "out", latents="0-9")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
@@ -118,9 +118,9 @@ def test_an_export_that_fails_leaves_the_old_one(run: Run, tmp_path: Path) -> No
         (folder / "begun").write_text("half")
         raise OSError("the disk is full")
 
-    formats = {**FORMATS, "failing": Format(fail, 1)}
+    monkeypatch.setitem(FORMATS, "failing", Format(fail, 1))
     with pytest.raises(OSError, match="disk is full"):
-        export([run.path], "failing", out, QUIET, ExportConfig(), overwrite=True, formats=formats)
+        export([run.path], "failing", out, QUIET, ExportConfig(), overwrite=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -122,7 +122,7 @@ def test_chains_take_seeds_in_turn_and_are_on_the_page_and_in_its_twin(chained: 
         "What this sweep cannot say",
     ):
         assert f">{heading}</h2>" in page
-    assert all(asset in page for asset in ("assets/sweep.css", "assets/sweep_chains.js"))
+    assert all(asset in page for asset in ("assets/sweep.css", "assets/sweep.js"))
 
 
 def test_a_family_is_that_of_the_decoders_of_its_coders(chained: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from unweave.formats.native import write_coder
 from unweave.pipelines.index import index_run
@@ -25,9 +25,6 @@ from unweave.pipelines.train import run_job
 from unweave.web.app import create_app
 from unweave.web.serve import listening
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-)
 QUIET = Watch(quiet=True)
 ADDRESS = "http://127.0.0.1:7001"
 DEAD = 62
@@ -90,16 +87,6 @@ def serving(app: FastAPI) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium on PATH; apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

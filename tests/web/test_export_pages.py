@@ -12,13 +12,13 @@ from playwright.sync_api import Browser, Page
 from tests.web.conftest import HOSTILE, QUIET, serving
 from unweave.formats.saedashboard import Batch, Prompts, batch_json, feature_of
 from unweave.latent_record import Example, ExampleGroup, LatentRecord, TokenWeight
+from unweave.pages.latent_data import row_of
+from unweave.pipelines.export import export
 from unweave.pipelines.export_sources import ExportConfig
 from unweave.storage.latent_table import TableQuery
 from unweave.storage.notes import Notes
 from unweave.storage.run_folder import Run
 from unweave.web.app import create_app
-from unweave.web.export import export
-from unweave.web.export_pages import row_of
 
 QUERIES = [
     "",
@@ -120,6 +120,13 @@ def test_each_run_has_a_folder_of_its_own(exported: Path) -> None:
     assert json.loads((exported / "export.json").read_text())["n_latents"] == [63, 63, 1]
     runs = (exported / "data" / "runs.js").read_text()
     assert "</script" not in runs and str(exported.parent) not in runs
+
+
+def test_pages_may_run_scripts_of_their_folder_only(exported: Path) -> None:
+    for name in ("index.html", "latents.html", "latent.html"):
+        head, _, rest = (exported / name).read_text().partition("<script")
+        assert "content=\"default-src 'none'; script-src 'self' file:; " in head
+        assert not re.search(r"<script(?![^>]*\bsrc=)", "<script" + rest)
 
 
 @pytest.mark.browser

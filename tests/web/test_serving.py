@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 from unweave.errors import UserError
+from unweave.pages import shell as pages_shell
+from unweave.web import shell as web_shell
 from unweave.web.app import create_app
 from unweave.web.serve import listening
 
@@ -62,6 +64,11 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_a_folder_without_runs_is_served(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     assert list(create_app(tmp_path).state.library.places()) == []
+
+
+def test_no_file_of_the_app_hides_one_that_reports_have_too() -> None:
+    own, shared = ({file.name for file in folder.iterdir()} for folder in (web_shell.STATIC, pages_shell.STATIC))
+    assert own & shared == {"shell.html"}, "each serves files from both under one address; templates are not asked for"
 
 
 def test_only_this_machine_is_listened_to() -> None:

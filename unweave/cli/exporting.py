@@ -27,8 +27,8 @@ def export(
 
     watch = Watch(quiet=quiet)
     with watch.waiting("starting"):
+        from unweave.pipelines.export import export as write
         from unweave.pipelines.export_sources import ExportConfig
-        from unweave.web.export import export as write
 
         config = ExportConfig(latents=latents, reach=reach, model_id=model_id, name=name)
     typer.echo(write(runs, to, out, watch, config, overwrite=overwrite))

@@ -26,17 +26,32 @@ class Featured(NamedTuple):
     n_agreeing: int
 
 
-def featured_latents(records: Sequence[LatentRecord], vocabulary: Sequence[str], count: int = 6) -> list[Featured]:
-    """Up to ``count`` latents by ``RULE``."""
-    candidates = [
-        Featured(record, *peak_tokens(record)[0])
-        for record in records
-        if _MIN_DENSITY <= record.density <= _MAX_DENSITY and len(record.examples) >= _MIN_EXAMPLES
-    ]
-    candidates.sort(key=lambda c: (-c.n_agreeing / len(c.record.examples), -c.record.max_activation))
-    chosen: dict[str, Featured] = {}
-    for candidate in candidates:
-        word = vocabulary[candidate.token_id].strip().casefold()
+class Best:
+    """The best latents by ``RULE`` of all that it was shown; it keeps no other."""
+
+    def __init__(self, vocabulary: Sequence[str], count: int = 6) -> None:
+        """``vocabulary`` is the text of each token id."""
+        self.vocabulary, self.count = vocabulary, count
+        self._by_word: dict[str, Featured] = {}
+
+    def show(self, record: LatentRecord) -> None:
+        """Keep a latent where it is among the best so far."""
+        if not _MIN_DENSITY <= record.density <= _MAX_DENSITY or len(record.examples) < _MIN_EXAMPLES:
+            return
+        candidate = Featured(record, *peak_tokens(record)[0])
+        word = self.vocabulary[candidate.token_id].strip().casefold()
         if sum(map(str.isalpha, word)) > 1:
-            chosen.setdefault(word, candidate)
-    return list(chosen.values())[:count]
+            rivals = [kept for kept in (self._by_word.get(word), candidate) if kept]
+            self._by_word[word] = min(rivals, key=_rank)
+            if len(self._by_word) > self.count:
+                del self._by_word[max(self._by_word, key=lambda word: _rank(self._by_word[word]))]
+
+    def chosen(self) -> list[Featured]:
+        """At most ``count`` latents, the best first."""
+        return sorted(self._by_word.values(), key=_rank)
+
+
+def _rank(candidate: Featured) -> tuple[float, float, int]:
+    """The smaller the better; the number decides between equals, so that the order of showing does not."""
+    record = candidate.record
+    return -candidate.n_agreeing / len(record.examples), -record.max_activation, record.latent

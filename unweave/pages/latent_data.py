@@ -1,76 +1,39 @@
-"""What the latent browser loads: a table of all latents at the start, and their examples in chunks, when asked for."""
+"""What pages say of a latent beyond its record: its row in the table, its flags, and the tokens that they show."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from unweave.latent_record import Example, LatentRecord, TokenWeight
-from unweave.pages.data_script import compact
+from unweave.latent_record import Example, LatentRecord
+from unweave.storage.latent_table import TableRow
 
-CHUNK = 256
-"""Latents per file of examples."""
-
-_PROMOTED_IN_INDEX = 5
-"""Promoted tokens that the search sees."""
+FLAGS = {"dead": (-1.0, 0.0), "dense over 10 %": (0.1, 1.0), "dense over 1 %": (0.01, 0.1)}
+"""What is said of latents by the share of tokens on which they fire: more than the first, at most the second."""
+_SHOWN = 5
+"""Tokens of each kind in a row of the table."""
 
 
-class TokenTable:
-    """Numbers the tokens that a page shows, in order of first use, so that each text is written once."""
-
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        """``vocabulary`` is the text of each token id."""
-        self.vocabulary = vocabulary
-        self.places: dict[int, int] = {}
-
-    def place(self, token_id: int) -> int:
-        """Where the token stands in the table."""
-        return self.places.setdefault(token_id, len(self.places))
-
-    def payload(self) -> dict[str, list[Any]]:
-        """The table so far: ``texts``, and the tokenizer's ``ids`` for them."""
-        return {"texts": [self.vocabulary[i] for i in self.places], "ids": list(self.places)}
+def flags_of(density: float) -> list[str]:
+    """Those of a latent that fires on so large a share of tokens."""
+    return [name for name, (above, most) in FLAGS.items() if above < density <= most]
 
 
-def latent_index(records: Sequence[LatentRecord], tokens: TokenTable) -> dict[str, Any]:
-    """Columns over all latents, in the order of their numbers."""
-    assert [r.latent for r in records] == list(range(len(records))), "records must hold every latent once, in order"
-    return {
-        "n_latents": len(records),
-        "n_tokens": n_measured(records),
-        "chunk": CHUNK,
-        "n_fires": [r.n_fires for r in records],
-        "density": [compact(r.density) for r in records],
-        "max": [compact(r.max_activation) for r in records],
-        "mean": [compact(r.mean_activation) for r in records],
-        "peaks": [[tokens.place(token) for token, _ in peak_tokens(r)] for r in records],
-        "promoted": [[tokens.place(w.token_id) for w in r.promoted[:_PROMOTED_IN_INDEX]] for r in records],
-    }
-
-
-def latent_chunks(records: Sequence[LatentRecord], tokens: TokenTable) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and content of each file of ``CHUNK`` latents."""
-    for first in range(0, len(records), CHUNK):
-        latents = [encode_latent(record, tokens) for record in records[first : first + CHUNK]]
-        yield f"latents-{first // CHUNK:04d}", {"first": first, "latents": latents}
-
-
-def encode_latent(record: LatentRecord, tokens: TokenTable) -> dict[str, Any]:
-    """Examples and token weights of one latent."""
-    return {
-        "examples": [encode_example(example, tokens) for example in record.examples],
-        "promoted": [_encode_weight(weight, tokens) for weight in record.promoted],
-        "suppressed": [_encode_weight(weight, tokens) for weight in record.suppressed],
-    }
-
-
-def encode_example(example: Example, tokens: TokenTable) -> dict[str, Any]:
-    """One stretch of text."""
-    return {
-        "tokens": [tokens.place(token) for token in example.token_ids],
-        "activations": [compact(activation) for activation in example.activations],
-        "peak": example.peak,
-        "document": example.document,
-    }
+def row_of(record: LatentRecord, vocabulary: Sequence[str]) -> TableRow:
+    """A latent in the table, as the index has it there."""
+    token, rule = record.telling.get("token"), record.rule
+    return TableRow(
+        latent=record.latent,
+        n_fires=record.n_fires,
+        density=record.density,
+        max=record.max_activation,
+        mean=record.mean_activation,
+        told=token.share if token else 0.0,
+        f1=rule.f1 if rule else 0.0,
+        similar=record.similar[0].cosine if record.similar else 0.0,
+        jaccard=record.partners[0].jaccard if record.partners else 0.0,
+        peaks=[vocabulary[token] for token, _ in peak_tokens(record)[:_SHOWN]],
+        promoted=[vocabulary[weight.token_id] for weight in record.promoted[:_SHOWN]],
+        rule=["".join(vocabulary[token] for token in key) for key in rule.token_ids[:_SHOWN]] if rule else [],
+    )
 
 
 def peak_tokens(record: LatentRecord) -> list[tuple[int, int]]:
@@ -78,13 +41,17 @@ def peak_tokens(record: LatentRecord) -> list[tuple[int, int]]:
     return Counter(example.token_ids[example.peak] for example in record.examples).most_common()
 
 
-def n_measured(records: Sequence[LatentRecord]) -> int:
-    """Tokens that the records were measured on; 0 where no latent fired."""
-    busiest = max(records, key=lambda record: record.n_fires, default=None)
-    if busiest is None or not busiest.density > 0:
-        return 0
-    return round(busiest.n_fires / busiest.density)
+def shown_examples(record: LatentRecord) -> list[Example]:
+    """The strongest examples, and those drawn from all strengths."""
+    return [*record.examples, *(example for group in record.groups for example in group.examples)]
 
 
-def _encode_weight(weight: TokenWeight, tokens: TokenTable) -> list[Any]:
-    return [tokens.place(weight.token_id), compact(weight.weight)]
+def shown_tokens(record: LatentRecord) -> set[int]:
+    """Ids of all tokens that the page of a latent shows."""
+    shown = {token for example in shown_examples(record) for token in example.token_ids}
+    shown.update(weight.token_id for weight in (*record.promoted, *record.suppressed))
+    told = (count for name, telling in record.telling.items() if name != "position" for count in telling.top)
+    shown.update(token for count in told for token in count.token_ids)
+    if record.rule is not None:
+        shown.update(token for key in record.rule.token_ids for token in key)
+    return shown

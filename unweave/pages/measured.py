@@ -132,7 +132,7 @@ def measured_section(found: Measurement) -> str:
         f'<p class="note">{_basis(found)}</p>',
         _legend(found),
         *map(_table, found.groups),
-        '<figure class="chart wide" id="l0-figure"><div class="plot" id="l0-plot"></div>'
+        '<figure class="card chart large" id="l0-figure"><div id="l0-plot"></div>'
         "<figcaption>Tokens by the number of latents that are active on them.</figcaption></figure>",
         *suites,
         "</section>",
@@ -218,7 +218,7 @@ def _legend(found: Measurement) -> str:
 
 def _table(group: FigureGroup) -> str:
     rows = "\n".join(_row(one) for one in group.figures)
-    return f'<h4 class="measured-head">{escape(group.title)}</h4>\n<ul class="measured">\n{rows}\n</ul>'
+    return f'<h4 class="measured-head">{escape(group.title)}</h4>\n<ul class="measured card">\n{rows}\n</ul>'
 
 
 def _row(one: MeasuredFigure) -> str:

@@ -5,41 +5,44 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unweave.latent_record import LatentRecord
+from unweave.latent_record import Example
 from unweave.metrics.density import DENSE_FROM
 from unweave.pages.data_script import compact
-from unweave.pages.featured import featured_latents
-from unweave.pages.latent_data import TokenTable, encode_example, n_measured
+from unweave.pages.featured import Featured
 
 _BINS_PER_DECADE = 8
 _MOST_POINTS = 1200
+_PROMOTED = 3
+"""Promoted tokens on a card."""
 _NOT_LOSSES = {"step", "rows", "seconds", "lr", "l0", "explained_variance", "dead_share"}
 _LOSSES = {"mse": "Reconstruction loss", "aux": "Auxiliary loss", "l1": "Sparsity loss"}
 
 
-def overview(
-    curve: Sequence[Mapping[str, float | int]], records: Sequence[LatentRecord], vocabulary: Sequence[str]
-) -> dict[str, Any]:
-    """All that ``report.js`` draws."""
-    tokens = TokenTable(vocabulary)
-    featured = [
+def featured_cards(chosen: Sequence[Featured], vocabulary: Sequence[str]) -> dict[str, Any]:
+    """What the cards of latents show, and ``texts`` of the tokens in it."""
+    cards = [
         {
-            "latent": choice.record.latent,
-            "density": compact(choice.record.density),
-            "max": compact(choice.record.max_activation),
-            "token": tokens.place(choice.token_id),
-            "agreeing": choice.n_agreeing,
-            "examples": len(choice.record.examples),
-            "example": encode_example(choice.record.examples[0], tokens),
-            "promoted": [tokens.place(weight.token_id) for weight in choice.record.promoted[:3]],
+            "latent": one.record.latent,
+            "density": compact(one.record.density),
+            "max": compact(one.record.max_activation),
+            "token": one.token_id,
+            "agreeing": one.n_agreeing,
+            "examples": len(one.record.examples),
+            "example": _example(one.record.examples[0]),
+            "promoted": [weight.token_id for weight in one.record.promoted[:_PROMOTED]],
         }
-        for choice in featured_latents(records, vocabulary)
+        for one in chosen
     ]
+    shown = {token for card in cards for token in (card["token"], *card["example"]["token_ids"], *card["promoted"])}
+    return {"featured": cards, "texts": {token: vocabulary[token] for token in sorted(shown)}}
+
+
+def _example(example: Example) -> dict[str, Any]:
     return {
-        "curves": training_curves(curve),
-        "densities": density_histogram(records),
-        "featured": featured,
-        "tokens": tokens.payload(),
+        "token_ids": example.token_ids,
+        "activations": [compact(activation) for activation in example.activations],
+        "peak": example.peak,
+        "document": example.document,
     }
 
 
@@ -66,17 +69,16 @@ def training_curves(curve: Sequence[Mapping[str, float | int]]) -> dict[str, Any
     }
 
 
-def density_histogram(records: Sequence[LatentRecord]) -> dict[str, Any]:
+def density_histogram(densities: Sequence[float]) -> dict[str, Any]:
     """Counts of live latents in equal steps of log10 density; dead and dense ones are counted apart."""
-    live = [record.density for record in records if record.n_fires > 0]
+    live = [density for density in densities if density > 0]
     bins = Counter(min(-1, math.floor(_BINS_PER_DECADE * math.log10(density) + 1e-9)) for density in live)
     span = range(min(bins), max(bins) + 1) if bins else range(0)
     return {
         "bin": 1 / _BINS_PER_DECADE,
         "starts": [place / _BINS_PER_DECADE for place in span],
         "counts": [bins[place] for place in span],
-        "n_latents": len(records),
-        "n_dead": len(records) - len(live),
+        "n_latents": len(densities),
+        "n_dead": len(densities) - len(live),
         "n_dense": sum(density > DENSE_FROM for density in live),
-        "n_tokens": n_measured(records),
     }

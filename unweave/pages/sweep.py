@@ -15,7 +15,7 @@ from unweave.analysis.swept import Chains, Frontiers, frontiers
 from unweave.metrics import Definition
 from unweave.pages.data_script import compact, data_script
 from unweave.pages.fragments import facts_list, figure
-from unweave.pages.shell import assets, page
+from unweave.pages.shell import FolderPage, filled, page_files
 from unweave.pages.sweep_sections import (
     chain_data,
     family_section,
@@ -26,15 +26,6 @@ from unweave.pages.sweep_sections import (
 )
 
 COLUMNS = ("l0", "explained_variance", "loss_recovered_mean", "ce_spliced", "kl", "dead_share", "dense_share")
-_SCRIPTS = (
-    "assets/store.js",
-    "assets/elements.js",
-    "data/sweep.js",
-    "assets/plotly.min.js",
-    "assets/charts.js",
-    "assets/sweep.js",
-    "assets/sweep_chains.js",
-)
 
 
 def sweep_files(
@@ -56,12 +47,21 @@ def sweep_files(
         "headings": "".join(heading(definitions[column]) for column in COLUMNS),
         "rows": "\n".join(_row(coder) for coder in coders),
     }
+    page = FolderPage(
+        file="index.html",
+        name="sweep",
+        module="sweep.js",
+        title=f"{name} · unweave sweep",
+        styles=("report.css", "sweep.css"),
+        data=("sweep",),
+        body=filled("sweep.html", texts),
+        has_charts=True,
+    )
     return {
-        "index.html": page("sweep.html", "report", f"{name} · unweave sweep", _SCRIPTS, texts),
+        **page_files([page], home="Sweep"),
         "data/sweep.js": data_script("sweep", _drawn(lines, definitions) | {"chains": chain_data(chains)}),
         "sweep.csv": sweep_csv(coders),
         "sweep.json": sweep_json(coders, found, chains),
-        **assets(),
     }
 
 

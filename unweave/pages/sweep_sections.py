@@ -31,8 +31,8 @@ def law_sections(laws: Sequence[FittedLaw], known: Mapping[str, Definition]) -> 
     for number, law in enumerate(laws):
         facts = "".join(_fact(known[name], value) for name, value in law.figures.items() if value == value)
         parts.append(
-            f'<figure class="chart"><figcaption><strong>{escape(law.group)}</strong></figcaption>'
-            f'<div class="law"><div class="plot" id="law-{number}"></div>'
+            f'<figure class="card chart"><figcaption><strong>{escape(law.group)}</strong></figcaption>'
+            f'<div class="law"><div id="law-{number}"></div>'
             f'<div><p class="formula">{_FORMULAS[law.law.name]}</p><dl class="beside">{facts}</dl></div></div></figure>'
         )
     return "\n".join(parts)
@@ -56,8 +56,8 @@ def track_section(tracks: Sequence[TrackChain], labels: Mapping[str, Mapping[int
     """How far latents are followed, and those that are found in all layers most surely."""
     table = _warning([chain.figures for chain in tracks])
     table += _table("Chain of layers", [(chain.group, chain.figures) for chain in tracks], known)
-    chart = '<figure class="chart"><figcaption><strong>Latents of the first layer that are still found</strong>'
-    chart += '</figcaption><div class="plot" id="tracks"></div></figure>'
+    chart = '<figure class="card chart"><figcaption><strong>Latents of the first layer that are still found</strong>'
+    chart += '</figcaption><div id="tracks"></div></figure>'
     chain = next((chain for chain in tracks if chain.strongest), None)
     if chain is None:
         return table + chart
@@ -65,7 +65,7 @@ def track_section(tracks: Sequence[TrackChain], labels: Mapping[str, Mapping[int
     rows = "\n".join(_track_row(chain, track, labels) for track in chain.strongest)
     return (
         f"{table}{chart}<h3>The surest tracks of {escape(chain.group)}</h3>"
-        f'<div class="scroll"><table class="figures numbers"><thead><tr>{headings}</tr></thead>'
+        f'<div class="scroller card"><table class="figures numbers"><thead><tr>{headings}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -83,7 +83,7 @@ def chain_data(chains: Chains) -> dict[str, Any]:
 
 def latent_address(coder: str, latent: int) -> str:
     """Of a latent's page in the report of one of the sweep's coders."""
-    return f"../coders/{quote(coder)}/report/latents.html#{latent}"
+    return f"../coders/{quote(coder)}/report/latent.html?latent={latent}"
 
 
 def heading(definition: Definition) -> str:
@@ -103,7 +103,7 @@ def _frontier_table(
         rows.append(f'<tr><th scope="row">{escape(line)}</th>{"".join(cells)}</tr>')
     headings = "".join(heading(known[name]) if name in known else _at_l0(name) for name in columns)
     return (
-        f'<h3>{escape(title)}</h3><div class="scroll"><table class="figures numbers"><thead><tr>'
+        f'<h3>{escape(title)}</h3><div class="scroller card"><table class="figures numbers"><thead><tr>'
         f'<th scope="col">Line</th>{headings}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
@@ -137,7 +137,8 @@ def _table(first: str, rows: Sequence[tuple[str, Mapping[str, float]]], known: M
     )
     headings = "".join(heading(known[column]) for column in columns)
     return (
-        f'<div class="scroll"><table class="figures numbers"><thead><tr><th scope="col">{escape(first)}</th>{headings}'
+        '<div class="scroller card"><table class="figures numbers"><thead><tr>'
+        f'<th scope="col">{escape(first)}</th>{headings}'
         f"</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -175,7 +176,8 @@ def _drawn(chain: FamilyChain, labels: Mapping[str, Mapping[int, str]]) -> str:
     sizes = "".join(f"<span>{size:,} latents</span>" for size in chain.sizes)
     branches = "".join(_branch(chain, labels, branch) for branch in chain.largest)
     return (
-        f'<figure class="chart"><figcaption><strong>The largest families</strong> of {escape(chain.group)}</figcaption>'
+        '<figure class="card chart">'
+        f"<figcaption><strong>The largest families</strong> of {escape(chain.group)}</figcaption>"
         f'<div class="families"><div class="widths">{sizes}</div>{branches}</div></figure>'
     )
 

@@ -5,7 +5,7 @@ Records are read and written one at a time, and a folder has its name only when 
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from unweave.errors import UserError
 from unweave.formats.files import write_atomically
 from unweave.pipelines.export_dashboards import write_neuronpedia, write_saedashboard
+from unweave.pipelines.export_pages import write_pages
 from unweave.pipelines.export_sources import ExportConfig, LatentSource, Told, open_source
 from unweave.pipelines.progress import Watch
 from unweave.registry import lookup
@@ -31,27 +32,21 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    "html": Format(write_pages, 40),
     "neuronpedia": Format(write_neuronpedia, 63),  # 127 tokens, as theirs have
     "saedashboard": Format(write_saedashboard, 63),
 }
-"""Formats of other people's dashboards; `unweave.web.export` has these and pages of our own."""
+"""By name."""
 
 
 def export(
-    paths: Sequence[Path],
-    to: str,
-    out: Path,
-    watch: Watch,
-    config: ExportConfig,
-    *,
-    overwrite: bool = False,
-    formats: Mapping[str, Format] = FORMATS,
+    paths: Sequence[Path], to: str, out: Path, watch: Watch, config: ExportConfig, *, overwrite: bool = False
 ) -> Path:
     """Write the latents of runs, or of SAEDashboard's folders, to the new folder ``out``.
 
     Raises ``UserError`` where it exists, unless it is an export and is to be overwritten.
     """
-    write, reach = lookup(to, dict(formats), "format")
+    write, reach = lookup(to, FORMATS, "format")
     with watch.waiting("opening"):
         reach = reach if config.reach is None else config.reach
         sources = [open_source(path, config.latents, reach) for path in paths]

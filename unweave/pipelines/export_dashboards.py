@@ -22,7 +22,7 @@ from unweave.formats.neuronpedia import (
 )
 from unweave.formats.saedashboard import SKIPPED, Batch, batch_json, feature_of, skipped_json
 from unweave.latent_record import LatentRecord
-from unweave.pipelines.export_sources import ExportConfig, LatentSource, Told
+from unweave.pipelines.export_sources import ExportConfig, LatentSource, Told, watched
 
 PER_BATCH = 128
 """Latents of one file, as many as theirs have."""
@@ -40,7 +40,7 @@ def write_saedashboard(sources: Sequence[LatentSource], folder: Path, config: Ex
         features=[],
     )
     dead: list[int] = []
-    for number, records in enumerate(_batches(_watched(sources, told), PER_BATCH)):
+    for number, records in enumerate(_batches(watched(sources, told), PER_BATCH)):
         living = [record for record in records if not record.is_dead]
         dead += [record.latent for record in records if record.is_dead]
         features = [feature_of(record, source.vocabulary, source.prompts) for record in living]
@@ -63,7 +63,7 @@ def write_neuronpedia(sources: Sequence[LatentSource], folder: Path, config: Exp
     ]
     if len({(at.model, at.source) for at in addresses}) < len(addresses):
         raise UserError("two of these runs would have one address on Neuronpedia; export them one at a time")
-    records = _watched(sources, told)
+    records = watched(sources, told)
     for source, at in zip(sources, addresses, strict=True):
         own = islice(records, len(source.chosen))
         _write_source(source, at, own, folder / at.model / at.source)
@@ -100,16 +100,6 @@ def _write_rows(path: Path, rows: Iterable[object]) -> None:
     ):
         for row in rows:
             packed.write(row_json(row) + b"\n")
-
-
-def _watched(sources: Sequence[LatentSource], told: Told) -> Iterator[LatentRecord]:
-    """The records of all sources, one after another."""
-    done, total = 0, sum(len(source.chosen) for source in sources)
-    for source in sources:
-        for record in source.records():
-            yield record
-            done += 1
-            told(done, total)
 
 
 def _batches(records: Iterable[LatentRecord], size: int) -> Iterator[list[LatentRecord]]:

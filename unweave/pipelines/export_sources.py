@@ -74,6 +74,16 @@ def open_source(path: Path, latents: str, reach: int) -> LatentSource:
     return _of_run(Run(path), latents, reach)
 
 
+def watched(sources: Sequence[LatentSource], told: Told) -> Iterator[LatentRecord]:
+    """The records of all sources, one after another."""
+    done, total = 0, sum(len(source.chosen) for source in sources)
+    for source in sources:
+        for record in source.records():
+            yield record
+            done += 1
+            told(done, total)
+
+
 def chosen_latents(text: str, n_latents: int) -> list[int]:
     """Numbers of latents from ``0-99,120``, each once and in order; all of them where the text is empty."""
     if not text.strip():
@@ -92,6 +102,7 @@ def chosen_latents(text: str, n_latents: int) -> list[int]:
 
 def _of_run(run: Run, latents: str, reach: int) -> LatentSource:
     index = run.latents
+    index.verify()  # what is published is what was measured
     facts = index.manifest
     chosen = chosen_latents(latents, len(index))
     return LatentSource(

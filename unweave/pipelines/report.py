@@ -1,18 +1,21 @@
 """Turn what a run holds into pages and a coder card."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from unweave.analysis.doctor import Finding, diagnose
 from unweave.coders import Wiring
-from unweave.formats.files import write_atomically
+from unweave.formats.files import write_atomically, write_texts
 from unweave.metrics import Definition, definitions
 from unweave.pages.card import coder_card
+from unweave.pages.latent_pages import ShownLatents, address_names
 from unweave.pages.measured import measurement
 from unweave.pages.report import ReportData, report_files
+from unweave.storage.notes import Notes
 from unweave.storage.results import read_results, read_suites
+from unweave.storage.run_facts import run_facts
 from unweave.storage.run_folder import Run
 
 
@@ -27,8 +30,7 @@ def write_report(run: Run, *, name: str) -> Path:
         standard_errors=results["standard_errors"],
         definitions=definitions(),
         curve=run.curve,
-        records=list(run.latents),
-        vocabulary=run.latents.vocabulary(),
+        latents=_latents(run, name),
         findings=findings,
         measured=measurement(read_results(run.path), read_suites(run.path), suite_definitions()),
     )
@@ -38,12 +40,15 @@ def write_report(run: Run, *, name: str) -> Path:
     return run.path / "report" / "index.html"
 
 
-def replace_folder(folder: Path, files: Mapping[str, str]) -> None:
-    """Write a folder of files under another name first, so that pages and their data always belong together."""
+def replace_folder(folder: Path, files: Iterable[tuple[str, str]]) -> None:
+    """Write a folder of texts under another name first, so that pages and their data always belong together."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for path, content in files.items():
-        write_atomically(partial / path, content)
+    try:
+        write_texts(partial, files)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
 
@@ -63,6 +68,18 @@ def diagnose_run(run: Run) -> list[Finding]:
 def figures(results: dict[str, Any]) -> dict[str, float]:
     """The defined figures among the results, in the order in which they are shown."""
     return {name: results[name] for name in definitions() if name in results}
+
+
+def _latents(run: Run, name: str) -> ShownLatents:
+    index = run.latents
+    return ShownLatents(
+        facts=run_facts(run, name=address_names([name])[0], path=name),
+        n_tokens=index.manifest["n_rows"],
+        latents=range(len(index)),
+        records=index,
+        vocabulary=index.vocabulary(),
+        notes=Notes(run.path / "notes.sqlite"),
+    )
 
 
 def _facts(run: Run) -> dict[str, str]:

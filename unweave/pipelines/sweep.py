@@ -57,7 +57,7 @@ def write_sweep(folder: Path) -> Path:
         "Measured on": f"{first.results['n_tokens']:,} tokens of held-out documents",
     }
     files = sweep_files(folder.name, facts, coders, swept_chains(folder, plan), definitions())
-    replace_folder(folder / "report", files)
+    replace_folder(folder / "report", files.items())
     png = sweep_png(folder.name, pareto_lines(coders), definitions())
     write_atomically(folder / "report" / "sweep.png", png)
     return folder / "report" / "index.html"

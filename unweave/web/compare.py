@@ -22,9 +22,10 @@ from unweave.pipelines.compare import compare
 from unweave.storage.index_folder import LatentIndex
 from unweave.storage.latent_table import MOST_ROWS, TableQuery
 from unweave.storage.results import RESULTS, Figures, read_results
+from unweave.storage.run_facts import RunFacts, index_state
 from unweave.web.jobs import Going
-from unweave.web.library import Library, Shelves, index_state
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.library import Library, Shelves
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

@@ -8,8 +8,9 @@ from fastapi.responses import HTMLResponse
 from unweave.pages.measured import Measurement, measurement
 from unweave.pipelines.report import suite_definitions
 from unweave.storage.results import read_results, read_suites
+from unweave.storage.run_facts import RunFacts
 from unweave.web.library import Shelves
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

@@ -8,18 +8,18 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from unweave.latent_record import LatentRecord
+from unweave.pages.latent_data import flags_of, shown_tokens
 from unweave.storage.index_folder import LatentIndex
 from unweave.storage.latent_table import MOST_ROWS, TableQuery
 from unweave.storage.notes import LONGEST, Change, Label, Notes
+from unweave.storage.run_facts import RunFacts
 from unweave.web.library import Library, Shelves
 from unweave.web.reading import LONGEST_TEXT, activations, windows
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()
 LatentId = Annotated[int, Path(ge=0, lt=2**31)]
-FLAGS = {"dead": (-1.0, 0.0), "dense over 10 %": (0.1, 1.0), "dense over 1 %": (0.01, 0.1)}
-"""What is said of latents by the share of tokens on which they fire: more than the first, at most the second."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def latent(
         context=length,
         n_latents=len(index),
         n_tokens=index.manifest["n_rows"],
-        flags=[name for name, (above, most) in FLAGS.items() if above < record.density <= most],
+        flags=flags_of(record.density),
         others=others_of(index, notes, record),
         written=notes.label(latent),
         history=notes.history(latent),
@@ -167,15 +167,3 @@ def others_of(index: LatentIndex, notes: Notes, record: LatentRecord) -> dict[in
     rows, _ = index.rows(TableQuery(among=ids, limit=MOST_ROWS))
     labels = notes.labels()
     return {row.latent: Other(labels.get(row.latent, ""), row.peaks) for row in rows}
-
-
-def shown_tokens(record: LatentRecord) -> set[int]:
-    """Ids of all tokens that the page of a latent shows."""
-    examples = [*record.examples, *(example for group in record.groups for example in group.examples)]
-    shown = {token for example in examples for token in example.token_ids}
-    shown.update(weight.token_id for weight in (*record.promoted, *record.suppressed))
-    told = (count for name, telling in record.telling.items() if name != "position" for count in telling.top)
-    shown.update(token for count in told for token in count.token_ids)
-    if record.rule is not None:
-        shown.update(token for key in record.rule.token_ids for token in key)
-    return shown

@@ -26,9 +26,10 @@ from unweave.storage.index_folder import LatentIndex
 from unweave.storage.latent_table import MOST_ROWS, TableQuery
 from unweave.storage.map_folder import MapFolder
 from unweave.storage.notes import LONGEST, Notes
+from unweave.storage.run_facts import RunFacts
 from unweave.web.jobs import Going, in_process
 from unweave.web.library import Library, Shelves
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

@@ -12,8 +12,9 @@ from unweave.errors import UserError
 from unweave.storage.index_folder import LatentIndex
 from unweave.storage.latent_table import COLUMNS, MOST_ROWS, TableQuery, TableRow
 from unweave.storage.notes import Notes
+from unweave.storage.run_facts import RunFacts
 from unweave.web.library import Shelves
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

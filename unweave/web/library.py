@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends, HTTPException, Request
@@ -19,6 +19,7 @@ from unweave.formats.files import file_sha256
 from unweave.formats.native import WEIGHTS
 from unweave.storage.index_folder import FOLDER, MANIFEST, LatentIndex
 from unweave.storage.notes import Notes
+from unweave.storage.run_facts import index_state
 from unweave.storage.run_folder import Run
 from unweave.web.jobs import Jobs
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IndexState = Literal["ready", "partial", "none"]
 _DEEPEST = 4
 """Folders below the root in which runs are looked for."""
 _KEPT = 2
@@ -168,13 +168,6 @@ def _library(request: Request) -> Library:
 
 Shelves = Annotated[Library, Depends(_library)]
 """The app's library, as the argument of a route."""
-
-
-def index_state(run: Path) -> IndexState:
-    """Whether there is a whole index; ``partial`` where one was begun only."""
-    if (run / FOLDER / MANIFEST).is_file():
-        return "ready"
-    return "partial" if (run / f"{FOLDER}.partial").is_dir() else "none"
 
 
 def _check_whole(folder: Path) -> None:

@@ -9,9 +9,10 @@ from pydantic import BaseModel, Field
 
 from unweave.storage.latent_table import MOST_ROWS, TableQuery, TableRow
 from unweave.storage.notes import LONGEST
+from unweave.storage.run_facts import RunFacts
 from unweave.web.latent import check_latent
 from unweave.web.library import Shelves
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

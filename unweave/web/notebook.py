@@ -11,12 +11,14 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from unweave.latent_record import Example, LatentRecord
+from unweave.pages.bundle import bundle
 from unweave.pages.data_script import script_json
+from unweave.pages.latent_data import flags_of, shown_tokens
+from unweave.pages.shell import modules, static_text
 from unweave.storage.latent_table import COLUMNS, TableQuery, TableRow
 from unweave.storage.notes import Notes
 from unweave.storage.run_folder import Run
-from unweave.web.bundle import bundle
-from unweave.web.latent import FLAGS, Other, others_of, shown_tokens
+from unweave.web.latent import Other, others_of
 from unweave.web.shell import STATIC
 
 _STYLES = ("app.css", "latent.css")
@@ -56,12 +58,11 @@ class LatentView:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
     def _repr_html_(self) -> str:
-        density = self.record.density
         data = {
             "latent": json.loads(_adapter().dump_json(self.record)),
             "texts": self.texts,
             "others": {latent: asdict(other) for latent, other in self.others.items()},
-            "flags": [name for name, (above, most) in FLAGS.items() if above < density <= most],
+            "flags": flags_of(self.record.density),
             "n_tokens": self.n_tokens,
         }
         return _frame("latent", data, f"Latent {self.record.latent}", self.height)
@@ -128,9 +129,9 @@ def _frame(kind: str, data: dict[str, Any], title: str, height: int) -> str:
 
 @cache
 def _document() -> tuple[str, str, str]:
-    sources = {file.name: file.read_text("utf-8") for file in STATIC.iterdir() if file.name.endswith(".js")}
-    styles = "\n".join((STATIC / name).read_text("utf-8") for name in _STYLES)
-    return (STATIC / "notebook.html").read_text("utf-8"), styles, bundle("notebook.js", sources)
+    template, script = ((STATIC / f"notebook.{kind}").read_text("utf-8") for kind in ("html", "js"))
+    styles = "\n".join(map(static_text, _STYLES))
+    return template, styles, bundle("notebook.js", {**modules(), "notebook.js": script})
 
 
 def _marked(example: Example, texts: dict[int, str]) -> str:

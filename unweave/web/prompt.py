@@ -12,11 +12,12 @@ from unweave.analysis.prompt_latents import Fired, Order, Standing, Usual, lane,
 from unweave.errors import UserError
 from unweave.storage.index_folder import LatentIndex
 from unweave.storage.latent_table import MOST_ROWS, TableQuery, TableRow
+from unweave.storage.run_facts import RunFacts
 from unweave.web.latent import check_latent
 from unweave.web.library import Library, Loaded, Shelves
 from unweave.web.prompt_reading import Likely, Reading, Readings, Shelf, predicted
 from unweave.web.reading import LONGEST_TEXT
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

@@ -11,10 +11,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from unweave.errors import UserError
 from unweave.storage.latent_table import TableRow
+from unweave.storage.run_facts import RunFacts
 from unweave.web.latent import check_latent
 from unweave.web.library import Shelves
 from unweave.web.prompt import named
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 from unweave.web.steer_events import MOST_LATENTS, Chosen, Event, ProblemEvent, Settings, SteerBody, written
 

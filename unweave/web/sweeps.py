@@ -16,8 +16,9 @@ from unweave.pages.measured import Mark, finite
 from unweave.pages.sweep import COLUMNS
 from unweave.pipelines.sweep import read_sweep
 from unweave.storage.results import Results, read_results
+from unweave.storage.run_facts import RunFacts
 from unweave.web.library import Library, Shelves
-from unweave.web.runs import RunFacts, facts_of
+from unweave.web.runs import facts_of
 from unweave.web.shell import page
 
 router = APIRouter()

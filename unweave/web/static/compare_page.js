@@ -1,10 +1,11 @@
 // The page of two coders.
 
-import { button, element, notice } from "./dom.js";
+import { change, query } from "./address.js";
 import { comparedFigures, cosineHistogram, matchingFigures, pairsTable } from "./compare_view.js";
+import { button, element, notice } from "./dom.js";
 import { count, counted, percent } from "./numbers.js";
 import { open } from "./shell.js";
-import { change, query, runAddress } from "./state.js";
+import { runAddress } from "./state.js";
 
 const AGAIN = 1000;
 /** Share of pairs of one number over which a person is told. */

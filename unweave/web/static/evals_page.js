@@ -1,11 +1,11 @@
 // The page of what was measured of a run.
 
+import { change, query } from "./address.js";
 import { histogram } from "./charts.js";
 import { element } from "./dom.js";
 import { figureGroup, floorsLegend, measuredFacts } from "./measured_view.js";
 import { count, counted, percent } from "./numbers.js";
 import { open } from "./shell.js";
-import { change, query } from "./state.js";
 
 const MOST_BARS = 64;
 let search = null;

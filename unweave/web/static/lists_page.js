@@ -2,9 +2,10 @@
 
 import { ask } from "./api.js";
 import { button, element, notice } from "./dom.js";
+import { dialog } from "./frame.js";
 import { latentsTable } from "./latents_table.js";
 import { counted } from "./numbers.js";
-import { dialog, open } from "./shell.js";
+import { open } from "./shell.js";
 import { runAddress, runName } from "./state.js";
 
 const run = runName();

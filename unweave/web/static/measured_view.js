@@ -11,7 +11,7 @@ export function floorsLegend(floors) {
 
 /** A heading and a row for each figure. */
 export function figureGroup({ title, figures }) {
-  return element("section", { class: "measured-group" }, element("h3", { class: "measured-head" }, title), element("ul", { class: "measured" }, figures.map(measuredRow)));
+  return element("section", { class: "measured-group" }, element("h3", { class: "measured-head" }, title), element("ul", { class: "measured card" }, figures.map(measuredRow)));
 }
 
 /** A value as people read it; shares as percentages. */

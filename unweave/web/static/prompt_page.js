@@ -1,11 +1,12 @@
 // The page of a prompt: type a text, see the latents of its tokens.
 
+import { change, query } from "./address.js";
 import { ask, twin } from "./api.js";
 import { button, element, notice } from "./dom.js";
 import { count, counted } from "./numbers.js";
 import { promptLatents, promptPins, promptTokens, selectedToken } from "./prompt_view.js";
 import { open } from "./shell.js";
-import { change, query, runAddress, runName } from "./state.js";
+import { runAddress, runName } from "./state.js";
 
 /** Characters that an address holds in every browser and server. */
 const LONGEST_ADDRESS = 3000;

@@ -1,14 +1,12 @@
 // The page of what sparsity costs: coders against L0, and their figures as a table.
 
-import { chart } from "./charts.js";
+import { change, query } from "./address.js";
 import { element, notice } from "./dom.js";
 import { written } from "./measured_view.js";
 import { counted } from "./numbers.js";
+import { HUES, pareto } from "./pareto.js";
 import { open } from "./shell.js";
-import { change, query, runAddress } from "./state.js";
-
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon"];
-const HUES = [null, null, "#8b7bd8", "#3d9970", "#b86bab", "#9a8f80"];
+import { runAddress } from "./state.js";
 
 function draw(data, main) {
   const { choices, chosen } = data;
@@ -25,7 +23,7 @@ function draw(data, main) {
       chooser(choices, chosen),
       element("p", { class: "note" }, explained(chosen, data.lines)),
       data.lines.length > 1 && legend(data.lines),
-      element("div", { class: "pareto-charts" }, drawn.map((one) => pareto(one, data.lines))),
+      element("div", { class: "pareto-charts" }, drawn.map((one) => figureChart(one, data.lines))),
       coderTable(data),
     ),
   );
@@ -52,55 +50,17 @@ function explained(chosen, lines) {
   return `${what} ${bars} Further up and to the left is better. Click a point to open its coder.`;
 }
 
-function look(i, colour) {
-  return { color: HUES[i % HUES.length] ?? [colour.accent, colour.warm][i % HUES.length], symbol: SYMBOLS[i % SYMBOLS.length] };
-}
-
 function legend(lines) {
   const items = lines.map((line, i) => element("li", {}, element("span", { class: `swatch of-${i % HUES.length}`, style: { "--hue": HUES[i % HUES.length] ?? null } }), line.name));
   return element("ul", { class: "line-legend" }, items);
 }
 
-function pareto({ name, title, meaning }, lines) {
-  const traces = (colour) => lines.map((line, i) => {
-    const points = line.points.filter(({ figures }) => figures[name]?.value !== null && figures[name] !== undefined);
-    const { color, symbol } = look(i, colour);
-    const bars = (key) => {
-      const array = points.map(({ figures }) => figures[key].error ?? 0);
-      return { type: "data", array, visible: array.some((error) => error > 0), thickness: 1.25, width: 3, color };
-    };
-    return {
-      name: line.name,
-      x: points.map(({ figures }) => figures.l0.value),
-      y: points.map(({ figures }) => figures[name].value),
-      error_x: bars("l0"),
-      error_y: bars(name),
-      customdata: points.map(({ runs }) => runs),
-      text: points.map(({ setting }) => plain(setting)),
-      mode: "lines+markers",
-      line: { color, width: 1.5 },
-      marker: { color, symbol, size: 9, line: { color: colour.surface, width: 1 } },
-      hovertemplate: `<b>%{text}</b><br>L0 %{x:.4~g}<br>${plain(title)} %{y:.4~g}<extra></extra>`,
-    };
-  });
-  const xaxis = { type: "log", title: { text: "L0, active latents per token (log scale)", standoff: 8 }, showgrid: false, tickvals: ticks(lines), tickformat: "~g" };
-  const box = chart(`${title} against L0 of ${lines.map((line) => line.name).join("; ")}`, (colour) => ({ data: traces(colour), layout: { xaxis, yaxis: { tickformat: "~g", nticks: 7 }, margin: { l: 56, r: 16, t: 8, b: 46 } } }));
+function figureChart({ name, title, meaning }, lines) {
+  const missing = { value: null, error: null };
+  const points = (line) => line.points.map(({ setting, runs, figures }) => ({ text: setting, x: figures.l0, y: figures[name] ?? missing, about: runs }));
+  const box = pareto(title, lines.map((line) => ({ name: line.name, points: points(line) })));
   box.addEventListener("drawn", () => box.on?.("plotly_click", ({ points }) => pick(points[0].customdata)), { once: true });
   return element("figure", { class: "card padded pareto", "data-name": name }, element("figcaption", { title: meaning }, title), box);
-}
-
-/** Plotly reads markup in its texts. */
-function plain(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-}
-
-/** Where coders are on the axis, each at least a seventh above the one before. */
-function ticks(lines) {
-  const values = lines.flatMap((line) => line.points.map(({ figures }) => figures.l0.value)).filter((value) => value > 0);
-  values.sort((a, b) => a - b);
-  const kept = [];
-  for (const value of values) if (kept.length === 0 || value > 1.15 * kept.at(-1)) kept.push(Number(value.toPrecision(2)));
-  return kept;
 }
 
 function pick(runs) {

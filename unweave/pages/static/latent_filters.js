@@ -1,8 +1,8 @@
 // Search and filters of the table of latents; each changes the address.
 
+import { change, query } from "./address.js";
 import { button, element } from "./dom.js";
 import { counted } from "./numbers.js";
-import { change, query } from "./state.js";
 
 const PRESETS = [
   ["All", []],

@@ -1,7 +1,8 @@
 // Stands in for api.js in pages that no server sends: answers from the data beside them, as the server would.
 
-import { densities, found } from "./export_table.js";
-import { query, runName } from "./state.js";
+import { query } from "./address.js";
+import { densities, found } from "./folder_table.js";
+import { runName } from "./state.js";
 
 const PAGES = { runs: runsPage, latents: latentsPage, latent: latentPage };
 const inflated = new Map();

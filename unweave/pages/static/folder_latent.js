@@ -1,10 +1,11 @@
 // The page of one latent where there is no server: all that is known of it, and what people wrote.
 
-import { button, element } from "./dom.js";
+import { query, visit } from "./address.js";
+import { element } from "./dom.js";
+import { breaksLines, exampleControls, latentToolbar } from "./latent_controls.js";
 import { latentExamples, latentFigures, latentHeading, latentHistograms, latentRelations, latentTelling, latentWeights } from "./latent_view.js";
-import { figure } from "./numbers.js";
 import { open } from "./shell.js";
-import { change, query, runAddress, runName, visit } from "./state.js";
+import { runAddress, runName } from "./state.js";
 
 const CONTEXTS = [5, 12, 40];
 let shown = null;
@@ -14,9 +15,8 @@ function draw(data, main) {
   const isOther = shown !== null && shown.latent.latent !== latent.latent;
   shown = data;
   document.title = `Latent ${latent.latent} · ${data.run.path} · unweave`;
-  const lines = query().get("lines") === "true";
   const head = element("div", { class: "latent-head" }, toolbar(data), latentHeading(data), latentFigures(data));
-  const examples = element("div", { class: "column" }, controls(data, lines), latentExamples(data, { lines }));
+  const examples = element("div", { class: "column" }, exampleControls(data, widths(data)), latentExamples(data, { lines: breaksLines() }));
   const relations = latentRelations(data, (other) => (data.neighbours.all.has(other) ? address(other) : null));
   const side = element("div", { class: "side" }, written(data), latentWeights(data), latentHistograms(data), latentTelling(data), relations);
   main.replaceChildren(element("div", { class: "wide latent-page" }, head, side, examples));
@@ -24,29 +24,13 @@ function draw(data, main) {
 }
 
 function toolbar({ neighbours: { previous, next } }) {
-  return element(
-    "div",
-    { class: "section-head toolbar" },
-    element("a", { href: runAddress(runName()), class: "back" }, "All latents"),
-    element("span", { class: "group" },
-      button("← Previous", () => go(previous), { disabled: previous === null, title: "Previous latent (p)" }),
-      button("Random", random, { title: "A latent that fires (r)" }),
-      button("Next →", () => go(next), { disabled: next === null, title: "Next latent (n)" })),
-  );
+  const to = (latent) => (latent === null ? null : () => go(latent));
+  return latentToolbar({ all: runAddress(runName()), previous: to(previous), next: to(next), random });
 }
 
-function controls({ reach, longest, latent }, lines) {
-  if (latent.n_fires === 0) return null;
-  const widths = [...new Set([...CONTEXTS.filter((width) => width < longest), longest])];
-  const choices = widths.map((width) => button(`±${width}`, () => change({ context: width === 12 ? null : width }, { replace: true }), { "aria-pressed": String(width === reach) }));
-  const box = element("input", { type: "checkbox", checked: lines, on: { change: () => change({ lines: box.checked ? "true" : null }, { replace: true }) } });
-  return element(
-    "div",
-    { class: "section-head example-controls" },
-    element("span", { class: "scale", "aria-hidden": "true" }, "0", element("span", { class: "ramp" }), figure(latent.max_activation)),
-    element("label", { class: "check" }, box, "Break lines at ↵"),
-    element("span", { class: "segmented", role: "group", "aria-label": "Tokens to each side" }, choices),
-  );
+function widths({ reach, longest }) {
+  const known = [...new Set([...CONTEXTS.filter((width) => width < longest), longest])];
+  return known.map((width) => [`±${width}`, width === 12 ? null : String(width), width === reach]);
 }
 
 /** What people wrote of the latent, where they did. */

@@ -1,15 +1,14 @@
 """Modules joined into one script do what they do as modules."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from unweave.web.bundle import bundle
+from tests.conftest import CHROMIUM
+from unweave.pages.bundle import bundle
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SOURCES = {
     "entry.js": """// Says a number.
 import { twice as doubled, START } from "./numbers.js";
@@ -51,13 +50,13 @@ def test_modules_that_import_each_other_are_refused() -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH; apt-get install chromium")
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH; apt-get install chromium")
 @pytest.mark.parametrize(("instead", "said"), [({}, "of words 42"), ({"words.js": "other_words.js"}, "other 42")])
 def test_a_browser_runs_what_was_joined(tmp_path: Path, instead: dict[str, str], said: str) -> None:
     page = tmp_path / "page.html"
     script = bundle("entry.js", SOURCES, instead)
     assert "</script" not in script
     page.write_text(f"<!doctype html><title></title><script>{script}</script>")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True, text=True)
     assert f"<title>{said} entry's own 1</title>" in done.stdout, json.dumps(done.stdout)

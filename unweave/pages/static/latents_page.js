@@ -1,12 +1,13 @@
 // The table of a run's latents, with the histogram of densities that filters it.
 
-import { button, element } from "./dom.js";
-import { count, counted } from "./numbers.js";
+import { change, query } from "./address.js";
 import { densityBrush } from "./density_brush.js";
+import { button, element } from "./dom.js";
 import { filters } from "./latent_filters.js";
 import { latentsTable } from "./latents_table.js";
+import { count, counted } from "./numbers.js";
 import { open } from "./shell.js";
-import { change, query, runAddress, runName } from "./state.js";
+import { runAddress, runName } from "./state.js";
 
 const DESCENDING_FIRST = new Set(["n_fires", "density", "max", "mean", "told", "f1", "similar", "jaccard"]);
 let parts = null;
@@ -14,6 +15,7 @@ let page = null;
 
 function build(data, main) {
   const { run } = data;
+  document.title = `Latents · ${run.path} · unweave`;
   const about = [run.architecture, run.reads.join(", "), run.model].filter(Boolean).join(" · ");
   const tokens = `${counted(data.n_latents, "latent")}, of which ${count(data.n_latents - data.densities.n_dead)} fired on ${counted(data.n_tokens, "token")}`;
   parts = { brush: densityBrush(data.densities, setDensity), filters: filters(data), table: element("div"), pager: element("div", { class: "pager" }) };
