@@ -163,6 +163,8 @@ def test_a_box_chooses_latents_for_a_list(visit: Callable[..., Page], client: Te
     right = [latent for latent, x in enumerate(points["x"]) if x > 0]
     assert 3 < len(right) < 60
     page.wait_for_selector(f"h2:has-text('{len(right)} latents selected')")
+    page.reload()  # what was chosen is in the address
+    page.wait_for_selector(f"h2:has-text('{len(right)} latents selected')")
     page.get_by_label("Name of a list").fill("on the right")
     page.get_by_role("button", name="Save as list").click()
     page.wait_for_selector(f"text=has {len(right)} latents now")

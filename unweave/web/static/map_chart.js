@@ -14,10 +14,12 @@ const MANY = 20_000;
 const REACH = 12;
 const EDGE = 28;
 const MOST_ZOOM = 400;
+const MOST_CORNERS = 80;
 
 /**
  * A chart of points.
- * @param {{onHover: (i: number | null, at: {x: number, y: number} | null) => void, onClick: (i: number) => void, onSelect: (ids: number[]) => void}} options
+ * @param {{onHover: (i: number | null, at: {x: number, y: number} | null) => void, onClick: (i: number) => void, onSelect: (corners: [number, number][]) => void}} options
+ *   onSelect gets the corners of what was drawn, in the plane
  */
 export function mapChart(options) {
   const canvas = element("canvas", { tabindex: "0", role: "img", "aria-label": "Latents as points of a plane. Arrow keys move it, + and − zoom, 0 shows all; the list beside it has those that were found or chosen." });
@@ -171,9 +173,15 @@ function nearestTo(state, at) {
   return best;
 }
 
-function within(state, path) {
+/** The corners of a path in the plane; of a long one, as many as an address has room for. */
+function corners(state, path) {
   const unit = scale(state);
-  const corners = path.map((at) => [state.x + (at.x - state.wide / 2) / unit, state.y - (at.y - state.tall / 2) / unit]);
+  const every = Math.ceil(path.length / MOST_CORNERS);
+  return path.filter((_, i) => i % every === 0).map((at) => [state.x + (at.x - state.wide / 2) / unit, state.y - (at.y - state.tall / 2) / unit]);
+}
+
+/** The points within some corners of the plane. */
+export function within(points, corners) {
   const inside = (x, y) => {
     let odd = false;
     for (let i = 0, j = corners.length - 1; i < corners.length; j = i, i += 1) {
@@ -182,7 +190,7 @@ function within(state, path) {
     }
     return odd;
   };
-  return [...state.points.x.keys()].filter((i) => inside(state.points.x[i], state.points.y[i]));
+  return [...points.x.keys()].filter((i) => inside(points.x[i], points.y[i]));
 }
 
 function listenToPointers(canvas, state, painter, { onHover, onClick, onSelect }) {
@@ -222,7 +230,7 @@ function listenToPointers(canvas, state, painter, { onHover, onClick, onSelect }
     if (event.type === "pointerup" && travelled < 4) {
       const found = nearestTo(state, at(event));
       if (found !== null) onClick(found);
-    } else if (event.type === "pointerup" && path) onSelect(within(state, path));
+    } else if (event.type === "pointerup" && path) onSelect(corners(state, path));
     painter();
   };
   canvas.addEventListener("pointerup", end);

@@ -1,12 +1,13 @@
 // The page of the map of a run's latents.
 
+import { change, query } from "./address.js";
 import { ask } from "./api.js";
 import { button, element, notice } from "./dom.js";
-import { mapChart } from "./map_chart.js";
+import { mapChart, within } from "./map_chart.js";
 import { mapChosen, mapLegend, mapTip } from "./map_side.js";
 import { counted, figure, percent } from "./numbers.js";
 import { open } from "./shell.js";
-import { change, query, runAddress, runName } from "./state.js";
+import { runAddress, runName } from "./state.js";
 
 const run = runName();
 const AGAIN = 1000;
@@ -21,7 +22,6 @@ let parts = null;
 let facts = null;
 let points = null;
 let pointsOf = "";
-let selected = null;
 let tool = "pan";
 let waiting = null;
 let late = null;
@@ -29,11 +29,10 @@ let late = null;
 function build(main) {
   const search = element("input", { type: "search", placeholder: "Token, label or number", "aria-label": "Search", on: { input: () => {
     clearTimeout(late);
-    late = setTimeout(() => change({ search: search.value }, { replace: true }), 250);
+    late = setTimeout(() => change({ search: search.value, area: null, class: null }, { replace: true }), 250);
   } } });
-  const plot = mapChart({ onHover: tip, onClick: (latent) => location.assign(runAddress(run, "latents", latent)), onSelect: (ids) => {
-    selected = ids;
-    refreshChosen();
+  const plot = mapChart({ onHover: tip, onClick: (latent) => location.assign(runAddress(run, "latents", latent)), onSelect: (corners) => {
+    change({ area: corners.map((at) => at.map((value) => value.toFixed(3)).join(",")).join(";"), class: null, search: null });
   } });
   const box = (name, attributes = {}) => element("div", { class: name, ...attributes });
   parts = { search, plot, controls: box("group map-controls"), legend: box("map-legend"), going: box(null), chosen: box(null), tip: box("map-tip", { hidden: true }) };
@@ -60,7 +59,6 @@ function draw(data, main, fresh) {
     data.projection === "pca" ? "The two axes along which directions vary most; the others are not seen." : "UMAP keeps near directions near, and says little of distances.",
   ].join(" ");
   parts.controls.replaceChildren(...controls(state));
-  if (data.found !== null) selected = null;
   load();
 }
 
@@ -86,13 +84,14 @@ async function load() {
 
 function show() {
   const values = coloured();
-  parts.legend.replaceChildren(mapLegend(values, (kind) => choose(values.of.flatMap((value, i) => (value === kind ? [i] : [])))));
+  parts.legend.replaceChildren(mapLegend(values, (kind) => change({ class: kind, area: null, search: null })));
   refreshChosen();
 }
 
 function refreshChosen() {
-  const ids = selected ?? facts.found;
   const values = coloured();
+  const selected = chosen(values);
+  const ids = selected ?? facts.found;
   parts.plot.draw(points, { values, marked: ids, mode: tool, view: pointsOf });
   const word = selected ? "selected" : "found";
   const title = ids && `${counted(ids.length, "latent")} ${word}`;
@@ -101,15 +100,16 @@ function refreshChosen() {
   parts.chosen.replaceChildren(ids ? mapChosen({ ids, title, ...known, ...does }) : element("p", { class: "note" }, HINT));
 }
 
-function choose(ids) {
-  selected = ids;
-  refreshChosen();
+/** The latents that the address chooses, by an area of the plane or a class of the colouring, or null. */
+function chosen(values) {
+  const [area, kind] = [query().get("area"), query().get("class")];
+  if (area) return within(points, area.split(";").map((corner) => corner.split(",").map(Number)));
+  if (kind === null || values.kind !== "class") return null;
+  return values.of.flatMap((value, i) => (String(value) === kind ? [i] : []));
 }
 
 function clear() {
-  selected = null;
-  if (query().get("search")) change({ search: null });
-  else refreshChosen();
+  change({ search: null, area: null, class: null });
 }
 
 async function save(name, ids) {
@@ -150,13 +150,13 @@ function controls(state) {
   const colour = state.get("colour") ?? "density";
   const numbers = [...new Set([...NUMBERS_OF_CLUSTERS, facts.n_clusters])].sort((a, b) => a - b);
   const options = numbers.map((n) => element("option", { value: n, selected: n === facts.n_clusters }, `${n} clusters`));
-  const select = element("select", { "aria-label": "Number of clusters", on: { change: () => change({ clusters: select.value }) } }, options);
-  const by = segmented("Projection", projections, facts.projection, (value) => change({ projection: value === "pca" ? null : value }));
+  const select = element("select", { "aria-label": "Number of clusters", on: { change: () => change({ clusters: select.value, class: null }) } }, options);
+  const by = segmented("Projection", projections, facts.projection, (value) => change({ projection: value === "pca" ? null : value, area: null }));
   if (facts.umap) by.lastChild.disabled = true;
   return [
     by,
     facts.umap && element("span", { class: "small" }, ...facts.umap.split("`").map((part, i) => (i % 2 ? element("code", {}, part) : part))),
-    segmented("Colour", COLOURS, colour, (value) => change({ colour: value === "density" ? null : value })),
+    segmented("Colour", COLOURS, colour, (value) => change({ colour: value === "density" ? null : value, class: null })),
     colour === "cluster" && select,
     segmented("Dragging", TOOLS, tool, use),
   ].filter(Boolean);
@@ -187,7 +187,7 @@ const step = (by) => {
 const next = () => {
   const names = COLOURS.map(([name]) => name);
   const name = names[(names.indexOf(query().get("colour") ?? "density") + 1) % names.length];
-  change({ colour: name === "density" ? null : name });
+  change({ colour: name === "density" ? null : name, class: null });
 };
 
 open({

@@ -18,10 +18,10 @@ export function steerText({ latent, mode, strength, unit }) {
   return parts.join(":");
 }
 
-/** The card of one latent; `set` is called with the latent as it shall be, or null to remove it. */
+/** The card of one latent; `set` is called with what shall be other about it, or null to remove it. */
 export function steeredLatent(run, one, row, label, set) {
   const choice = (name, pairs, key) => {
-    const node = element("select", { "aria-label": name, on: { change: () => set({ ...one, [key]: node.value }) } }, pairs.map(([value, text]) => element("option", { value, selected: one[key] === value }, text)));
+    const node = element("select", { "aria-label": name, on: { change: () => set({ [key]: node.value }) } }, pairs.map(([value, text]) => element("option", { value, selected: one[key] === value }, text)));
     return node;
   };
   const head = element("div", { class: "steered-head" }, element("a", { href: runAddress(run, "latents", one.latent) }, `Latent ${one.latent}`), latentWords(row, label), button("×", () => set(null), { class: "quiet", title: "Remove", "aria-label": `Remove latent ${one.latent}` }));
@@ -32,7 +32,11 @@ export function steeredLatent(run, one, row, label, set) {
 
 function strengthBox(one, set) {
   const box = element("input", { type: "number", step: "any", min: -1e6, max: 1e6, value: one.strength, "aria-label": "Strength", class: "strength" });
-  box.addEventListener("change", () => box.value !== "" && box.validity.valid && set({ ...one, strength: Number(box.value) }));
+  box.addEventListener("change", () => {
+    if (box.value === "" || !box.validity.valid) return;
+    box.defaultValue = box.value; // what differs from it is still being typed
+    set({ strength: Number(box.value) });
+  });
   return box;
 }
 
@@ -42,7 +46,7 @@ function slider(one, row, set) {
   range.addEventListener("input", () => {
     range.closest(".steered-latent").querySelector(".strength").value = Number(range.value).toPrecision(3) / 1;
   });
-  range.addEventListener("change", () => set({ ...one, strength: Number(Number(range.value).toPrecision(3)) }));
+  range.addEventListener("change", () => set({ strength: Number(Number(range.value).toPrecision(3)) }));
   return range;
 }
 

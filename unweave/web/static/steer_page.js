@@ -1,8 +1,9 @@
 // The page of steering: a prompt, latents to change, and two texts that are written side by side.
 
+import { change, query } from "./address.js";
 import { button, element, notice } from "./dom.js";
 import { open } from "./shell.js";
-import { change, query, runName } from "./state.js";
+import { runName } from "./state.js";
 import { latentFinder, steeredLatent, steerText } from "./steer_latents.js";
 import { nextChange, outcomeNote, writtenText } from "./steer_view.js";
 import { heardLines } from "./stream.js";
@@ -56,17 +57,25 @@ function draw(data, main, fresh) {
   parts.positions.value = settings.positions;
   parts.first.value = settings.first;
   parts.first.hidden = settings.positions !== "from";
-  for (const [name, node] of parts.numbers) node.value = settings[name];
+  for (const [name, node] of parts.numbers) if (node !== document.activeElement) node.value = settings[name];
   shown = data;
+  ready();
+  parts.finder.hidden = latents.length >= MOST;
+  if (isTyped(document.activeElement)) return;
   const focused = parts.latents.contains(document.activeElement) ? [document.activeElement.closest("li").dataset.latent, document.activeElement.getAttribute("aria-label")] : null;
   parts.latents.replaceChildren(...latents.map((one, i) => {
-    const node = steeredLatent(run, one, rows[one.latent], labels[one.latent], (changed) => setLatents(latents.flatMap((old, j) => (i !== j ? [old] : changed ? [changed] : []))));
+    const node = steeredLatent(run, one, rows[one.latent], labels[one.latent], (changes) => {
+      setLatents(shown.latents.flatMap((old, j) => (i !== j ? [old] : changes ? [{ ...old, ...changes }] : [])));
+    });
     node.dataset.latent = one.latent;
     return node;
   }));
   if (focused) parts.latents.querySelector(`[data-latent="${focused[0]}"] [aria-label="${focused[1]}"]`)?.focus();
-  parts.finder.hidden = latents.length >= MOST;
-  ready();
+}
+
+/** Whether somebody is typing a strength, which drawing the latents anew would lose. */
+function isTyped(node) {
+  return parts.latents.contains(node) && node.type === "number" && node.value !== node.defaultValue;
 }
 
 function ready() {
@@ -80,6 +89,7 @@ function add(latent) {
 }
 
 function setLatents(latents) {
+  shown = { ...shown, latents };
   change({ steer: latents.map(steerText) });
 }
 
