@@ -97,3 +97,4 @@ def test_chains_that_kept_their_start_are_told() -> None:
     assert kept_start(chain.figures).startswith("Up to 100% of these links join latents of the same number.")
     assert kept_start([{"same_number_share": 0.01}, {"same_number_share": math.nan}]) == ""
     assert kept_start([]) == ""
+    assert kept_start([{"same_number_share": None}, {"same_number_share": 0.5}]).startswith("Up to 50%")

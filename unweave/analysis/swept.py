@@ -127,9 +127,13 @@ def frontiers(lines: Sequence[ParetoLine], names: Sequence[str] = SHOWN) -> Fron
     return Frontiers(reference.l0, found)
 
 
-def kept_start(figures: Iterable[Mapping[str, float]]) -> str:
-    """What to say of chains whose latents are alike for their start alone; empty where none seems to be."""
-    most = max((of_chain["same_number_share"] for of_chain in figures), default=0.0)
+def kept_start(figures: Iterable[Mapping[str, float | None]]) -> str:
+    """What to say of chains whose latents are alike for their start alone; empty where none seems to be.
+
+    The share of a chain without links is NaN, or None where it comes from JSON.
+    """
+    shares = (of_chain["same_number_share"] for of_chain in figures)
+    most = max((share for share in shares if share is not None and not math.isnan(share)), default=0.0)
     if not most > _KEPT:
         return ""
     return (

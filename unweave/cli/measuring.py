@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unweave.cli.arguments import Overrides, Quiet, RunPath, suites
+from unweave.cli.arguments import Overrides, Quiet, RunPath, listed
 from unweave.errors import UserError
 
 
@@ -30,7 +30,9 @@ def evaluate(
     from unweave.pipelines.progress import Watch
 
     watch = Watch(quiet=quiet)
-    names = suites(suite)
+    names = listed(suite)
+    if not names:
+        raise UserError("--suite was given no name; --help lists those that there are")
     others = [name for name in names if name != "core"]
     if others:
         if process_count() > 1:
@@ -84,7 +86,7 @@ def compare(
         from unweave.pipelines.two_coders import two_coders
 
     two = two_coders(first, second, watch, model=model, overrides=overrides or [])
-    found = compare_by(two, suites(suite), draws=draws)
+    found = compare_by(two, listed(suite), draws=draws)
     if json is not None:
         write_comparisons(json, two, found)
     print_comparisons(first, second, found)
