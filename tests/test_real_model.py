@@ -14,7 +14,10 @@ REAL = Path(__file__).parents[2] / "shared" / "realdata"
 MODEL = REAL / "stories260K" / "hf"
 TEXT = REAL / "text-tinystories" / "tinystories-2317-cased.txt"
 
-pytestmark = pytest.mark.skipif(not (MODEL.exists() and TEXT.exists()), reason="the real model and text are not here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (MODEL.exists() and TEXT.exists()), reason="the real model and text are not here"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -78,6 +78,7 @@ def test_a_missing_text_is_told(pylm: LanguageModel, texts: Texts, small_coder: 
         measure_unlearning(pylm, {"small": small_coder}, texts._replace(keep_check=[]))
 
 
+@pytest.mark.slow
 def test_the_first_class_of_labelled_texts_is_to_forget(pylm: LanguageModel, small_coder: SparseCoder) -> None:
     words = ["def run(self): return self.value", "The weaver ties the warp to the beam and sings."]
     texts = tuple(f"{words[i % 2]} {i}\n" * 8 for i in range(80))

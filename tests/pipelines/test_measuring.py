@@ -16,7 +16,7 @@ from unweave.errors import UserError
 from unweave.formats.native import write_coder
 from unweave.formats.saebench import read_saebench
 from unweave.pipelines.evaluate import measure_into
-from unweave.pipelines.floors import FIRST_TOKENS, first_rows
+from unweave.pipelines.floors import first_rows
 from unweave.pipelines.measuring import Measuring
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job, read_job
@@ -63,7 +63,7 @@ def test_floors_are_those_of_coders_that_have_learned_nothing(bench: Workbench, 
         assert floor.n_tokens < results.n_tokens and floor.standard_errors["l0"] is not None
     assert floors["identity"]["explained_variance"] == 1.0 and floors["identity"]["ce_increase"] == 0.0
     assert floors["random"]["l0"] == floors["pca"]["l0"] == results.figures["l0"] == 7.0
-    fitted, measured_rows = _rows(bench, FIRST_TOKENS).numpy(), _rows(bench, 600).numpy()
+    fitted, measured_rows = _rows(bench, bench.recipe.evaluation.tokens).numpy(), _rows(bench, 600).numpy()
     assert len(measured_rows) == results.floors["pca"].n_tokens
     directions = np.linalg.svd(fitted - fitted.mean(0), full_matrices=False)[2][:7]
     centred = measured_rows - fitted.mean(0)

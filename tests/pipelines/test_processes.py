@@ -118,6 +118,7 @@ def test_a_run_of_which_a_process_died_goes_on_to_the_same_bits(
         assert torch.equal(tensor, weights[name]), name
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_goes_on_with_it(
     undisturbed: tuple[Path, Path], killed: Path, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_another_number_of_processes_goes_on_with_it(
     assert other.results["explained_variance"] == pytest.approx(run.results["explained_variance"], abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_model_spread_over_processes_makes_the_coder_of_one_process(
     model_folders: dict[str, Path], text_file: Path, tmp_path: Path
 ) -> None:

@@ -63,7 +63,10 @@ def whole(file: Path) -> Path:
     return file.parent / "whole"
 
 
-@pytest.mark.parametrize("when", ["first steps", "middle", "measuring"])
+@pytest.mark.parametrize(
+    "when",
+    [pytest.param("first steps", marks=pytest.mark.slow), "middle", pytest.param("measuring", marks=pytest.mark.slow)],
+)
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
     file: Path, whole: Path, tmp_path: Path, when: str
 ) -> None:
@@ -114,6 +117,7 @@ def test_a_change_that_does_not_fit_the_checkpoint_is_refused(slow: dict, tmp_pa
         resume(out, QUIET, overrides=["coder.n_latents=70"], allow_changes=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used_only_when_asked_for(
     slow: dict, whole: Path, tmp_path: Path
 ) -> None:

@@ -40,7 +40,9 @@ def alone(name: str) -> tuple[dict[str, list[float]], SparseCoder]:
 
 
 @pytest.mark.parametrize(
-    ("count", "name"), [(2, name) for name in ranks_worker.CASES] + [(4, name) for name in ranks_worker.FEW]
+    ("count", "name"),
+    [(2, name) for name in ranks_worker.CASES]
+    + [pytest.param(4, name, marks=pytest.mark.slow) for name in ranks_worker.FEW],
 )
 def test_the_same_as_one_process(count: int, name: str, together: Callable[[int], dict[str, Tensor]]) -> None:
     figures, coder = alone(name)
