@@ -1,6 +1,6 @@
-"""Make docs/images: the pages of the web app as a browser shows them, of a run with an index.
+"""Make docs/images: the pages of the web app as a browser shows them, of a run with an index and another one.
 
-``python tools/make_screenshots.py runs/demo`` serves a copy of the run, so that no label is written into the run.
+``python tools/make_screenshots.py runs/demo runs/sparser`` serves copies, so that no label is written into a run.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import uvicorn
 from playwright.sync_api import Page, sync_playwright
@@ -26,6 +27,7 @@ IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 MOST_BYTES = 200_000
 WIDTH = 1280
 TEXT = "import os\nfrom pathlib import Path\n\ndef important(folder):\n    import stat\n    return folder\n"
+PROMPT = "def first_line(path):\n    "
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 Work = Callable[[Page], None]
 
@@ -49,10 +51,12 @@ class Shot:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
+    parser.add_argument("other", type=Path, help="a run with the same model and site, to compare with")
     given = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         shutil.copytree(given.run, Path(folder) / "runs" / "demo")
+        shutil.copytree(given.other, Path(folder) / "runs" / "sparser")
         browser = next(path for name in BROWSERS if (path := shutil.which(name)))
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         os.chdir(folder)
@@ -73,14 +77,19 @@ def shots(address: str) -> dict[str, "Shot"]:
         "app-latent": Shot(f"/runs/demo/latents/{latent}", work=label_and_test),
         "app-latent-dark": Shot(f"/runs/demo/latents/{latent}?lines=true", dark=True, work=scroll_to_examples),
         "app-lists": Shot("/runs/demo/lists", height=360),
+        "app-prompt": Shot(f"/runs/demo/prompt?{urlencode({'text': TEXT})}", work=select_a_token),
+        "app-steer": Shot(f"/runs/demo/steer?{urlencode({'prompt': PROMPT, 'steer': latent})}", work=write),
+        "app-map": Shot("/runs/demo/map?colour=cluster&clusters=12", height=720, work=wait_for("canvas[data-points]")),
+        "app-evals": Shot("/runs/demo/evals"),
+        "app-compare": Shot("/compare?a=demo&b=sparser", work=scroll_to_pairs),
     }
 
 
 def telling_latent(address: str, word: str) -> int:
-    """The latent whose firing a rule of tokens tells best, of those with this word on 0.1 to 1 % of tokens."""
-    query = f"search={word}&range=density:0.001:0.01&sort=f1&descending=true&limit=1"
+    """The latent whose firing a rule of tokens tells best, of those that peak on this word, on 0.1 to 1 % of tokens."""
+    query = f"search={word}&range=density:0.001:0.01&sort=f1&descending=true&limit=200"
     with urllib.request.urlopen(f"{address}/runs/demo.json?{query}") as answer:
-        return json.load(answer)["rows"][0]["latent"]
+        return next(row["latent"] for row in json.load(answer)["rows"] if row["peaks"][0].strip() == word)
 
 
 def label_and_test(page: Page) -> None:
@@ -92,6 +101,31 @@ def label_and_test(page: Page) -> None:
     page.locator(".test textarea").fill(TEXT)
     page.locator(".test button").click()
     page.wait_for_selector(".tested .strip", timeout=120_000)
+
+
+def wait_for(selector: str) -> Work:
+    """Take the page once it shows something."""
+    return lambda page: page.wait_for_selector(selector, timeout=120_000) and page.wait_for_timeout(500)
+
+
+def select_a_token(page: Page) -> None:
+    """Look at a token of the text in the middle."""
+    page.locator(".prompt-tokens .token", has_text="import").nth(2).click(timeout=120_000)
+    page.wait_for_selector(".selected-token")
+
+
+def write(page: Page) -> None:
+    """Let the model write both texts."""
+    page.get_by_role("button", name="Write", exact=True).click()
+    page.wait_for_selector(".outcome[data-done]", timeout=120_000)
+    page.evaluate("window.scrollTo(0, 0)")
+
+
+def scroll_to_pairs(page: Page) -> None:
+    """Show the matched latents."""
+    page.wait_for_selector(".pairs tbody tr", timeout=120_000)
+    page.locator(".pairs").scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
 
 
 def scroll_to_examples(page: Page) -> None:
