@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from unweave.analysis.stitched_loss import DEFINITIONS, VARIANTS, StitchedLoss, StitchedLosses, stitched_losses
+from unweave.analysis.stitched_loss import DEFINITIONS, VARIANTS, StitchedLoss, stitched_losses
 from unweave.coders import SparseCoder, Wiring
 from unweave.coders.topk import TopK, TopKConfig
-from unweave.metrics import NextTokens
+from unweave.metrics import NextTokens, ReplacedLosses
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -59,7 +59,7 @@ def test_figures_are_differences_of_means_over_predicted_tokens() -> None:
     for rows in (slice(0, 1), slice(1, 3)):
         next_tokens = NextTokens(tokens[rows], clean[rows], is_padding[rows])
         replaced = {name: next_tokens.losses(values[rows])[0] for name, values in logits.items()}
-        metric.update(StitchedLosses(blocks[rows][next_tokens.is_predicted], next_tokens.ce, replaced))
+        metric.update(ReplacedLosses(blocks[rows][next_tokens.is_predicted], next_tokens.ce, replaced))
     is_predicted = ~is_padding[:, 1:]
 
     def ce(values: torch.Tensor) -> float:

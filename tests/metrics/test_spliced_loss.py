@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unweave.metrics import NextTokens, SplicedLoss, SplicedLosses
+from unweave.metrics import NextTokens, ReplacedLosses, SplicedLoss
 
 VARIANTS = ("spliced", "mean_ablated", "zero_ablated", "resample_ablated")
 
@@ -29,10 +29,10 @@ def _batch(n_sequences: int = 7, length: int = 9, n_vocabulary: int = 11) -> Log
     return Logits(token_ids, 2 * torch.randn(shape), replaced, blocks)
 
 
-def _losses(batch: Logits) -> SplicedLosses:
+def _losses(batch: Logits) -> ReplacedLosses:
     tokens = NextTokens(batch.token_ids, batch.clean, batch.is_padding)
     losses = dict(zip(batch.replaced, tokens.losses(*batch.replaced.values()), strict=True))
-    return SplicedLosses(batch.blocks[tokens.is_predicted], tokens.ce, losses)
+    return ReplacedLosses(batch.blocks[tokens.is_predicted], tokens.ce, losses)
 
 
 def _figures(*batches: Logits) -> dict[str, float]:

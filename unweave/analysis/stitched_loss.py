@@ -13,16 +13,16 @@ the losses are measured.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, final
+from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unweave.analysis.stitching import written_scale
 from unweave.coders import Port, SparseCoder
 from unweave.metrics.base import Definition, Metric, Sums, blocks_of
-from unweave.metrics.next_tokens import NextTokens, TokenLosses
+from unweave.metrics.next_tokens import NextTokens, ReplacedLosses, TokenLosses
 from unweave.models.language_model import LanguageModel
 from unweave.types import TokenBatch
 
@@ -61,16 +61,8 @@ DEFINITIONS = tuple(
 )
 
 
-class StitchedLosses(NamedTuple):
-    """Losses on the same tokens, clean and with each of the variants at the site."""
-
-    blocks: Int[Tensor, " P"]
-    ce_clean: Float[Tensor, " P"]
-    replaced: Mapping[str, TokenLosses]
-
-
 @final
-class StitchedLoss(Metric[StitchedLosses]):
+class StitchedLoss(Metric[ReplacedLosses]):
     """Sums of next-token cross-entropy and of KL under each variant."""
 
     definitions = DEFINITIONS
@@ -78,13 +70,9 @@ class StitchedLoss(Metric[StitchedLosses]):
     def __init__(self) -> None:
         super().__init__(tokens=(), ce_clean=(), **{f"{kind}_{name}": () for kind in _KINDS for name in VARIANTS})
 
-    def update(self, batch: StitchedLosses) -> None:
-        self.add("tokens", batch.blocks, torch.ones(len(batch.blocks)))
-        self.add("ce_clean", batch.blocks, batch.ce_clean)
-        for name in VARIANTS:
-            ce, kl = batch.replaced[name]
-            self.add(f"ce_{name}", batch.blocks, ce)
-            self.add(f"kl_{name}", batch.blocks, kl)
+    def update(self, batch: ReplacedLosses) -> None:
+        """Of replacements by the names in ``VARIANTS``."""
+        batch.add_to(self)
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         return dict(_figures({name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}))
@@ -97,7 +85,7 @@ def stitched_losses(
     small: SparseCoder,
     large: SparseCoder,
     is_novel_L: Bool[Tensor, " L"],
-) -> StitchedLosses:
+) -> ReplacedLosses:
     """Five passes of the model: clean, and with each variant at the sites that both coders write.
 
     Coders read the model's own activations. Special tokens keep theirs. ``is_novel_L`` is of the large coder's latents.
@@ -122,7 +110,7 @@ def stitched_losses(
     for name, y_BD in written.items():
         with model.patch(_edits(y_BD, small.wiring.writes, is_special)):
             (replaced[name],) = tokens.losses(model.logits(batch.token_ids))
-    return StitchedLosses(blocks_of(batch.document_ids)[tokens.is_predicted], tokens.ce, replaced)
+    return ReplacedLosses(blocks_of(batch.document_ids)[tokens.is_predicted], tokens.ce, replaced)
 
 
 def _edits(

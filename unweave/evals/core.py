@@ -28,9 +28,9 @@ from unweave.metrics import (
     OutlyingRows,
     PlacedErrors,
     Reconstruction,
+    ReplacedLosses,
     RowRatios,
     SplicedLoss,
-    SplicedLosses,
     TokenLosses,
     blocks_of,
 )
@@ -224,7 +224,7 @@ class CoreMeasures:
                 replaced = written(measures.coder, activations)
                 spliced = self._logits(batch, {site: lambda x, y=y: y.to(x.dtype) for site, y in replaced.items()})
             losses = {"spliced": tokens.losses(spliced)[0], **ablated[sites]}
-            measures.spliced.update(SplicedLosses(blocks, tokens.ce, losses))
+            measures.spliced.update(ReplacedLosses(blocks, tokens.ce, losses))
 
     def _ablated(
         self,

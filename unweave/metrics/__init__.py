@@ -6,11 +6,11 @@ from unweave.metrics.first_position import FirstPosition, PlacedErrors
 from unweave.metrics.ground_truth import DetectedFeatures, FeatureDetection
 from unweave.metrics.kurtosis import Kurtosis
 from unweave.metrics.l0 import L0
-from unweave.metrics.next_tokens import NextTokens, TokenLosses
+from unweave.metrics.next_tokens import NextTokens, ReplacedLosses, TokenLosses
 from unweave.metrics.outlying_rows import KindsOfRows, OutlyingRows
 from unweave.metrics.reconstruction import Reconstruction
 from unweave.metrics.row_ratios import RowRatios
-from unweave.metrics.spliced_loss import SplicedLoss, SplicedLosses
+from unweave.metrics.spliced_loss import SplicedLoss
 
 __all__ = [
     "L0",
@@ -27,9 +27,9 @@ __all__ = [
     "OutlyingRows",
     "PlacedErrors",
     "Reconstruction",
+    "ReplacedLosses",
     "RowRatios",
     "SplicedLoss",
-    "SplicedLosses",
     "TokenLosses",
     "blocks_of",
     "core_metric",

@@ -3,12 +3,14 @@
 Cross-entropy (CE) is -log p(next token); KL is KL(p_clean | p), with p_clean that of the untouched model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from unweave.metrics.base import Metric
 
 
 class TokenLosses(NamedTuple):
@@ -16,6 +18,23 @@ class TokenLosses(NamedTuple):
 
     ce: Float[Tensor, " P"]
     kl: Float[Tensor, " P"]
+
+
+class ReplacedLosses(NamedTuple):
+    """Losses on the same tokens, clean and under some replacements at a site."""
+
+    blocks: Int[Tensor, " P"]
+    """The block of documents that each predicted token is from."""
+    ce_clean: Float[Tensor, " P"]
+    replaced: Mapping[str, TokenLosses]
+
+    def add_to(self, metric: Metric) -> None:
+        """Add to the sums ``tokens``, ``ce_clean``, and ``ce_<name>`` and ``kl_<name>`` of each replacement."""
+        metric.add("tokens", self.blocks, torch.ones(len(self.blocks)))
+        metric.add("ce_clean", self.blocks, self.ce_clean)
+        for name, (ce, kl) in self.replaced.items():
+            metric.add(f"ce_{name}", self.blocks, ce)
+            metric.add(f"kl_{name}", self.blocks, kl)
 
 
 class NextTokens:

@@ -11,14 +11,13 @@ mean ablation is the honest baseline: zeroing a residual stream breaks a model s
 """
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, final
+from typing import final
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from unweave.metrics.base import Definition, Metric, Sums, ratio
-from unweave.metrics.next_tokens import TokenLosses
+from unweave.metrics.next_tokens import ReplacedLosses
 
 _BASELINES = {
     "mean": ("mean ablation", "the mean row", "over 0.85; 1 is as good as the model itself"),
@@ -27,18 +26,8 @@ _BASELINES = {
 }
 
 
-class SplicedLosses(NamedTuple):
-    """Losses on the same tokens, clean and under each replacement."""
-
-    blocks: Int[Tensor, " P"]
-    """The block of documents that each predicted token is from."""
-    ce_clean: Float[Tensor, " P"]
-    replaced: Mapping[str, TokenLosses]
-    """Under ``spliced``, ``zero_ablated``, ``mean_ablated`` and ``resample_ablated``."""
-
-
 @final
-class SplicedLoss(Metric[SplicedLosses]):
+class SplicedLoss(Metric[ReplacedLosses]):
     """Sums of next-token cross-entropy and of KL."""
 
     variants = ("spliced", *(f"{baseline}_ablated" for baseline in _BASELINES))
@@ -100,13 +89,9 @@ class SplicedLoss(Metric[SplicedLosses]):
         kinds = {f"{kind}_{variant}": () for kind in ("ce", "kl") for variant in self.variants}
         super().__init__(tokens=(), ce_clean=(), **kinds)
 
-    def update(self, batch: SplicedLosses) -> None:
-        self.add("tokens", batch.blocks, torch.ones(len(batch.blocks)))
-        self.add("ce_clean", batch.blocks, batch.ce_clean)
-        for variant in self.variants:
-            ce, kl = batch.replaced[variant]
-            self.add(f"ce_{variant}", batch.blocks, ce)
-            self.add(f"kl_{variant}", batch.blocks, kl)
+    def update(self, batch: ReplacedLosses) -> None:
+        """Of replacements by the names ``spliced``, ``zero_ablated``, ``mean_ablated`` and ``resample_ablated``."""
+        batch.add_to(self)
 
     def figures(self, sums: Sums) -> dict[str, Float[Tensor, " R"]]:
         means = {name: values / sums["tokens"] for name, values in sums.items() if name != "tokens"}

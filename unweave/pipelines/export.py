@@ -4,15 +4,14 @@ Records are read and written one at a time, and a folder has its name only when 
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from unweave.errors import UserError
-from unweave.formats.files import write_atomically
+from unweave.formats.files import new_folder, write_atomically
 from unweave.pipelines.export_dashboards import write_neuronpedia, write_saedashboard
 from unweave.pipelines.export_pages import write_pages
 from unweave.pipelines.export_sources import ExportConfig, LatentSource, Told, open_source
@@ -64,23 +63,15 @@ def export(
 
 @contextmanager
 def _new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to write to, called ``<name>.partial`` until the block ends well; removed where it fails."""
+    """``new_folder`` where none is, or an export that may be overwritten; else a ``UserError``."""
     if path.exists():
         if not overwrite:
             raise UserError(f"{str(path)!r} exists; choose another --out, or pass --overwrite to replace it")
         if not path.is_dir() or (any(path.iterdir()) and not (path / MANIFEST).is_file()):
             raise UserError(f"{str(path)!r} is not an export, so it is not overwritten; choose another --out")
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {str(path)!r}: {error.strerror}; choose another --out") from error
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if path.exists():
-        shutil.rmtree(path)
-    partial.replace(path)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(new_folder(path))
+        except OSError as error:
+            raise UserError(f"cannot write to {str(path)!r}: {error.strerror}; choose another --out") from error
+        yield folder

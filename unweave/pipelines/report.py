@@ -1,13 +1,12 @@
 """Turn what a run holds into pages and a coder card."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from unweave.analysis.doctor import Finding, diagnose
 from unweave.coders import Wiring
-from unweave.formats.files import write_atomically, write_texts
+from unweave.formats.files import new_folder, write_atomically, write_texts
 from unweave.metrics import Definition, definitions
 from unweave.pages.card import coder_card
 from unweave.pages.latent_pages import ShownLatents, address_names
@@ -42,15 +41,8 @@ def write_report(run: Run, *, name: str) -> Path:
 
 def replace_folder(folder: Path, files: Iterable[tuple[str, str]]) -> None:
     """Write a folder of texts under another name first, so that pages and their data always belong together."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with new_folder(folder) as partial:
         write_texts(partial, files)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
 
 
 def suite_definitions() -> dict[str, dict[str, Definition]]:
