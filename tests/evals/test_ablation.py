@@ -152,20 +152,22 @@ def test_suites_run_on_the_embedded_model_with_floors(
 ) -> None:
     coders = {"small": small_coder, "random": random_coder(small_coder.wiring, 63, 7.0, small_coder.b_dec)}
     near = [doc for doc in documents if doc.name.startswith(("idlelib", "email")) and len(doc.text) < 15_000]
+    coders["wider"] = random_coder(small_coder.wiring, 640, 7.0, small_coder.b_dec)
     perturbed = measure_tpp(pylm, coders, [builtin_texts("package", near, 12)], counts=(2, 20, 500))
     removed = measure_scr(pylm, coders, builtin_crossed(near, 9)[:1], counts=(2, 20, 500))
     for found, module in ((perturbed, tpp), (removed, scr)):
-        expected = {definition.name for definition in module.definitions((2, 20))}
-        for measured in found.values():
-            assert set(measured.figures) == set(measured.standard_errors) == expected, "500 latents are not there"
+        for name, measured in found.items():
+            counts = (2, 20, 500) if name == "wider" else (2, 20)
+            expected = {definition.name for definition in module.definitions(counts)}
+            assert set(measured.figures) == set(measured.standard_errors) == expected, "63 latents have no 500"
             assert all(abs(value) <= 1.5 for value in measured.figures.values())
     assert all(definition.meaning.endswith(".") for module in (tpp, scr) for definition in module.definitions())
 
 
 def test_counts_that_no_coder_has_are_told(small_coder: SparseCoder) -> None:
     with pytest.raises(UserError, match="from 1 to 63, got 0, 64"):
-        usable_counts((0, 64), [small_coder])
-    assert usable_counts((5, 64, 2), [small_coder]) == (2, 5)
+        usable_counts((0, 64), small_coder)
+    assert usable_counts((5, 64, 2), small_coder) == (2, 5)
 
 
 def test_a_coder_that_writes_elsewhere_is_told(gpt2: LanguageModel, documents: list[Document]) -> None:

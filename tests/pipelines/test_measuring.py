@@ -1,5 +1,6 @@
 """One pass over held-out text: any number of processes have the figures of one, beside floors on the first part."""
 
+import itertools
 import json
 import os
 import shutil
@@ -21,10 +22,12 @@ from unweave.pipelines.measuring import Measuring
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job, read_job
 from unweave.pipelines.saebench import write_saebench
+from unweave.pipelines.suites import share_of
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.measured import read_sums
-from unweave.storage.results import SuiteFigures, read_results, write_suites
+from unweave.storage.results import SuiteFigures, read_results, read_suites, write_suites
 from unweave.storage.run_folder import Run
+from unweave.types import Part
 
 SITE = "layers.1.resid_post"
 QUIET = Watch(quiet=True)
@@ -170,6 +173,33 @@ def test_two_processes_have_the_figures_of_one(run: Run, tmp_path: Path) -> None
     for metric, of_metric in sums.items():
         for name, values in of_metric.items():
             torch.testing.assert_close(others[metric][name], values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's gloo processes need a POSIX system")
+def test_two_processes_have_the_suites_of_one(run: Run, tmp_path: Path) -> None:
+    """Files are compared whole: no figure may differ in a bit."""
+    folders = {count: tmp_path / str(count) / "small" for count in (1, 2)}
+    for count, folder in folders.items():
+        shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("index"))
+        by_torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+        command = [sys.executable, *(by_torchrun if count > 1 else []), "-m", "unweave", "evaluate", str(folder)]
+        command += ["--suite", "geometry,mdl", "--quiet"]
+        done = subprocess.run(command, env=ALONE, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("mdl_") == done.stdout.count("geometry_") > 0, "one of them speaks"
+    one, two = (read_suites(folder) for folder in folders.values())
+    assert list(two) == ["geometry", "mdl"] and list(two["mdl"]) == ["small", "random", "pca", "identity"]
+    assert two == one
+
+
+def test_processes_share_coders_first_and_suites_where_there_are_more_of_them() -> None:
+    suites, coders = ["tpp", "scr", "mdl"], ["own", "random", "pca"]
+    for count in range(1, 12):
+        shares = [share_of(suites, coders, Part(number, count)) for number in range(count)]
+        pairs = [(suite, coder) for share in shares for suite in share.suites for coder in share.coders]
+        assert sorted(pairs) == sorted(itertools.product(suites, coders)), "each once"
+    assert share_of(suites, coders, Part(1, 2)) == (suites, ["random"])
+    assert share_of(suites, coders, Part(4, 5)) == (["scr"], ["random"])
 
 
 def test_a_run_is_written_as_saebench_has_it(run: Run, tmp_path: Path) -> None:

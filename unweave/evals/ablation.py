@@ -75,9 +75,9 @@ def decoder(coder: SparseCoder) -> Float[np.ndarray, "L D"]:
     return coder.W_dec.detach().double().cpu().numpy()
 
 
-def usable_counts(counts: Sequence[int], coders: Sequence[SparseCoder]) -> tuple[int, ...]:
-    """Those counts that every coder has latents for, ascending; raises ``UserError`` where none is left."""
-    fewest = min(coder.n_latents for coder in coders)
-    if usable := tuple(sorted(count for count in counts if 0 < count <= fewest)):
+def usable_counts(counts: Sequence[int], coder: SparseCoder) -> tuple[int, ...]:
+    """Those counts that a coder has latents for, ascending; raises ``UserError`` where none is left."""
+    most = coder.n_latents
+    if usable := tuple(sorted(count for count in counts if 0 < count <= most)):
         return usable
-    raise UserError(f"counts of latents to ablate are from 1 to {fewest}, got {', '.join(map(str, counts)) or 'none'}")
+    raise UserError(f"counts of latents to take out are from 1 to {most}, got {', '.join(map(str, counts)) or 'none'}")

@@ -55,7 +55,8 @@ def measure_scr(
 ) -> dict[str, Measured]:
     """The figures of several coders, mean over pairs of labels.
 
-    Counts that a coder has no latents for are left out. Raises ``UserError`` for coders that write elsewhere.
+    Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
+    elsewhere.
     """
     return measure_crossed(model, coders, tasks, scr_figures, counts)
 
@@ -69,9 +70,11 @@ def measure_crossed(
 ) -> dict[str, Measured]:
     """What ``scr_figures`` or figures of its kind say of each coder, on one pass over the texts."""
     check_ablatable(coders)
-    counts = usable_counts(counts, list(coders.values()))
     crossed = [(text_examples(model, coders, task.target), task) for task in tasks]
-    return {name: figures_of(crossed, name, decoder(coder), counts=counts) for name, coder in coders.items()}
+    return {
+        name: figures_of(crossed, name, decoder(coder), counts=usable_counts(counts, coder))
+        for name, coder in coders.items()
+    }
 
 
 def scr_figures(

@@ -60,7 +60,8 @@ def measure_shift(
 ) -> dict[str, Measured]:
     """The figures of several coders, mean over pairs of labels.
 
-    Counts that a coder has no latents for are left out. Raises ``UserError`` for coders that write elsewhere.
+    Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
+    elsewhere.
     """
     return measure_crossed(model, coders, tasks, shift_figures, counts)
 

@@ -67,13 +67,14 @@ def measure_tpp(
 ) -> dict[str, Measured]:
     """The figures of several coders, mean over tasks; ``seed`` draws the examples that stand against each class.
 
-    Counts that a coder has no latents for are left out. Raises ``UserError`` for coders that write elsewhere.
+    Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
+    elsewhere.
     """
     check_ablatable(coders)
-    counts = usable_counts(counts, list(coders.values()))
     examples = [examples_of(model, coders, task) for task in tasks]
     return {
-        name: tpp_figures(examples, name, decoder(coder), counts=counts, seed=seed) for name, coder in coders.items()
+        name: tpp_figures(examples, name, decoder(coder), counts=usable_counts(counts, coder), seed=seed)
+        for name, coder in coders.items()
     }
 
 

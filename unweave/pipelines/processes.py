@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _STARTING = timedelta(minutes=10)
 """How long the processes wait for each other before training, when one may have more to load than another."""
+APART = timedelta(days=1)
+"""How long they wait for each other where each works alone for long; torchrun ends all when one has failed."""
 _LOST = "another process has ended or hangs; "
 _GO_ON = "go on from the last checkpoint with `unweave train --resume`"
 
@@ -31,8 +33,12 @@ def process_number() -> int:
 
 
 @contextmanager
-def joined_ranks(latent_parts: int, advice: str = _GO_ON) -> Iterator["Ranks | None"]:
+def joined_ranks(
+    latent_parts: int, advice: str = _GO_ON, patience: timedelta | None = None
+) -> Iterator["Ranks | None"]:
     """The ranks of this job within the block; None where there is one process.
+
+    ``patience`` is how long they wait for each other within it, a minute where it is not given.
 
     Raises ``UserError`` where another process has ended or hangs, with ``advice`` on what to do then, and where the
     parts do not fit the processes.
@@ -50,7 +56,7 @@ def joined_ranks(latent_parts: int, advice: str = _GO_ON) -> Iterator["Ranks | N
     import torch
     import torch.distributed as dist
 
-    from unweave.training.ranks import Ranks
+    from unweave.training.ranks import PATIENCE, Ranks
 
     has_gpu = torch.cuda.is_available()
     if has_gpu:
@@ -59,7 +65,7 @@ def joined_ranks(latent_parts: int, advice: str = _GO_ON) -> Iterator["Ranks | N
         signal.signal(signal.SIGTERM, partial(_told_to_end, advice))
     dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=_STARTING)
     try:
-        yield Ranks(latent_parts)
+        yield Ranks(latent_parts, patience or PATIENCE)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise

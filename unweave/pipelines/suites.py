@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unweave.analysis import cofiring, geometry
 from unweave.coders import SparseCoder
@@ -19,12 +19,14 @@ from unweave.metrics import Definition
 from unweave.pipelines.analysis_suites import measure_cofiring, measure_geometry
 from unweave.pipelines.evaluate import training_seed
 from unweave.pipelines.floors import FIRST_TOKENS, FLOOR_SEED, first_rows
+from unweave.pipelines.processes import APART, joined_ranks, leave
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.report import write_report
 from unweave.pipelines.workbench import Workbench, bench_of
 from unweave.registry import lookup
 from unweave.storage.results import SuiteFigures, read_suites, write_suites
 from unweave.storage.run_folder import Run
+from unweave.types import Part
 
 _BUILTIN = "builtin:"
 _RAVEL = "ravel:"
@@ -125,22 +127,54 @@ def measure_suites(
 
     ``tasks``: files, folders or ``hf:`` ids of labelled texts, or ``builtin:piece`` and ``builtin:package``;
     for ``ravel`` alone, ``ravel:`` and the folder or ``hf:`` id of its entities, with ``#`` and their kind.
+
+    Of several processes that torchrun has started, each measures some coders by some suites; the first writes and
+    returns, and the others end here.
     """
     suites = {name: lookup(name, SUITES, "suite") for name in names}
     run = Run(path)
-    with watch.waiting("loading the model and the text"):
-        bench = bench_of(run, overrides)
-        material = Material(bench, _with_floors(run, bench), tuple(tasks))
-    found = {}
-    for name, suite in suites.items():
-        with watch.waiting(f"measuring {name}"):
-            found[name] = suite.measure(material)
+    with joined_ranks(1, "evaluate the run again", APART) as ranks:
+        with watch.waiting("loading the model and the text"):
+            bench = bench_of(run, overrides)
+            coders = _with_floors(run, bench)
+        own = share_of(list(suites), list(coders), Part() if ranks is None else Part(ranks.rank, ranks.count))
+        material = Material(bench, {name: coders[name] for name in own.coders}, tuple(tasks))
+        parts: list[dict[str, dict[str, Measured]]] = [{}]
+        for name in own.suites:
+            with watch.waiting(f"measuring {name}"):
+                parts[0][name] = suites[name].measure(material)
+        if ranks is not None:
+            with watch.waiting("waiting for the other processes"):
+                parts += ranks.of_others(parts[0])
+                leave(ranks)
+    found = {
+        name: {coder: part[name][coder] for coder in coders for part in parts if coder in part.get(name, ())}
+        for name in suites
+    }
     told = {name: _told(run, suites[name], coders) for name, coders in found.items()}
     write_suites(run.path, read_suites(run.path) | told)
     if run.has_index:
         with watch.waiting("writing the report"):
             write_report(run, name=run.path.resolve().name)
     return found
+
+
+class Share(NamedTuple):
+    """The suites that one of several processes measures, and the coders that it measures by them."""
+
+    suites: list[str]
+    coders: list[str]
+
+
+def share_of(suites: list[str], coders: list[str], part: Part) -> Share:
+    """Every n-th coder; of processes that have the same coders, each has every n-th suite.
+
+    The figures of a coder do not depend on the others beside it, so together they are those of a single process.
+    """
+    n_sides = min(part.of, len(coders))
+    turn, side = divmod(part.number, n_sides)
+    n_turns = len(range(side, part.of, n_sides))
+    return Share(suites[turn::n_turns], coders[side::n_sides])
 
 
 def _told(run: Run, suite: Suite, coders: Mapping[str, Measured]) -> dict[str, SuiteFigures]:

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 PATIENCE = timedelta(seconds=60)
-"""How long a process waits for the others within a step before it gives them up."""
+"""How long a process waits for the others before it gives them up, where nobody says otherwise."""
 
 
 @final
 class Ranks(Peers):
     """The processes of ``torch.distributed``, which must be initialised; every one of them makes this at once."""
 
-    def __init__(self, n_latent_parts: int = 1) -> None:
+    def __init__(self, n_latent_parts: int = 1, patience: timedelta = PATIENCE) -> None:
         """Raise ``UserError`` where the number of processes is no multiple of the parts of the latents."""
         self.count, self.rank = dist.get_world_size(), dist.get_rank()
         if n_latent_parts < 1 or self.count % n_latent_parts:
@@ -44,10 +44,10 @@ class Ranks(Peers):
         self.n_row_parts = self.count // n_latent_parts
         self.row_part, self.latent_part = divmod(self.rank, n_latent_parts)
         grid = torch.arange(self.count).view(self.n_row_parts, n_latent_parts)
-        self._everyone = _new_group(list(range(self.count)))
+        self._everyone = _new_group(list(range(self.count)), patience)
         # every process has to make every group, also those that it is not in
-        same_rows = [_new_group(ranks.tolist()) for ranks in grid]
-        same_latents = [_new_group(ranks.tolist()) for ranks in grid.T]
+        same_rows = [_new_group(ranks.tolist(), patience) for ranks in grid]
+        same_latents = [_new_group(ranks.tolist(), patience) for ranks in grid.T]
         self._same_rows, self._same_latents = same_rows[self.row_part], same_latents[self.latent_part]
 
     def over_latents(self, x: Tensor) -> Tensor:
@@ -212,8 +212,8 @@ class _SharedByParts(torch.autograd.Function):
         return _reduced(grads[0], dist.ReduceOp.SUM, ctx.group), None
 
 
-def _new_group(ranks: list[int]) -> Any:
-    return dist.new_group(ranks, timeout=PATIENCE)
+def _new_group(ranks: list[int], patience: timedelta) -> Any:
+    return dist.new_group(ranks, timeout=patience)
 
 
 def _reduced(x: Tensor, operation: Any, group: Any) -> Tensor:
