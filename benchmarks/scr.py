@@ -1,20 +1,24 @@
 """What the exact shortcut saves where latents are ablated: SCR and TPP, against encoding every token again.
 
-python -m benchmarks.scr --json scr.json
+python -m benchmarks.scr --run runs/demo --peers /tmp/dashboard/.venv/bin/python --json scr.json
 
 All start from the model's rows at every content token of the texts, and score the same probes at the same numbers of
 latents. The shortcut encodes once and pools the latents. By the definition every class of TPP, both ways of SCR, and
-every number encode again, set latents to 0, decode, add the error, and pool (arXiv 2503.09532). That is timed twice:
-as defined, decoding all that is kept, and at its fastest here, decoding only what is taken out. Rounds alternate; a
-ratio is taken within each. Where probing was measured before, the pooled latents are there already: that is told apart.
-So is the largest difference of the logits.
+every number encode again, set latents to 0, decode, add the error, and pool (arXiv 2503.09532). That is timed twice
+with our own coders, as defined, decoding all that is kept, and at its fastest, decoding only what is taken out; and as
+SAEBench's own code does it, in the environment of ``--peers``. Rounds alternate; a ratio is taken within each. Where
+probing was measured before, the pooled latents are there already: that is told apart. So is the largest difference of
+the logits.
 """
 
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +26,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array, vstack
 
+from benchmarks.worker import PEERS, Worker
 from unweave.coders import SparseCoder
 from unweave.evals.ablation import COUNTS, ablate, decoder
 from unweave.evals.builtin_tasks import builtin_crossed, builtin_texts
@@ -30,6 +35,7 @@ from unweave.evals.pooled import content_sums, single_tokens, sparse, summed, to
 from unweave.evals.probes import Probe
 from unweave.formats.stdlib_corpus import stdlib_documents
 from unweave.models.language_model import LanguageModel
+from unweave.pipelines.convert import convert
 from unweave.storage.run_folder import Run
 
 _BATCH = 4096
@@ -39,6 +45,7 @@ class Prepared(NamedTuple):
     """Rows of all tokens, how they are pooled, and what is ablated."""
 
     x_BD: torch.Tensor
+    """Text by text."""
     pooling_NB: csr_array
     probes: list[Probe]
     ranked: list[np.ndarray]
@@ -51,6 +58,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=4096, help="of the coder of random directions")
     parser.add_argument("--per-class", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", type=Path, help="Python of an environment with SAEBench")
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     model = LanguageModel.load()
@@ -59,8 +67,8 @@ def main() -> None:
     package = builtin_texts("package", documents, told.per_class)
     pair = builtin_crossed(documents, told.per_class // 2)[0].target
     rows = [
-        _compare("tpp", coder, _prepared(model, coder, package.texts, len(package.classes)), told.rounds),
-        _compare("scr", coder, _prepared(model, coder, pair.texts, 2), told.rounds),
+        _compare(suite, coder, _prepared(model, coder, task.texts, n_classes), told.rounds, told.peers)
+        for suite, task, n_classes in (("tpp", package, len(package.classes)), ("scr", pair, 2))
     ]
     if told.json:
         told.json.write_text(json.dumps(rows, indent=1))
@@ -120,17 +128,25 @@ def by_definition(coder: SparseCoder, prepared: Prepared) -> np.ndarray:
 
 
 def _again(coder: SparseCoder, prepared: Prepared, without: Callable[..., torch.Tensor]) -> np.ndarray:
-    weights_CD = np.stack([probe.weights for probe in prepared.probes])
+    weights_CD = _weights(prepared)
     found = []
-    for ranked in prepared.ranked:
-        of_class = []
-        for n in COUNTS:
-            is_taken = torch.zeros(coder.n_latents, dtype=torch.bool)
-            is_taken[torch.from_numpy(ranked[:n])] = True
-            ablated = [without(coder, part, is_taken) for part in prepared.x_BD.split(_BATCH)]
-            of_class.append(prepared.pooling_NB @ torch.cat(ablated).double().numpy() @ weights_CD.T)
-        found.append(of_class)
-    return np.array(found)
+    for is_taken_L in _taken(coder, prepared):
+        ablated = [without(coder, part, is_taken_L) for part in prepared.x_BD.split(_BATCH)]
+        found.append(prepared.pooling_NB @ torch.cat(ablated).double().numpy() @ weights_CD.T)
+    return np.stack(found).reshape(len(prepared.ranked), len(COUNTS), *found[0].shape)
+
+
+def _taken(coder: SparseCoder, prepared: Prepared) -> torch.Tensor:
+    """The latents that are taken out, for each class and number."""
+    taken_SL = torch.zeros(len(prepared.ranked) * len(COUNTS), coder.n_latents, dtype=torch.bool)
+    for number, ranked in enumerate(prepared.ranked):
+        for place, n in enumerate(COUNTS):
+            taken_SL[number * len(COUNTS) + place, torch.from_numpy(ranked[:n])] = True
+    return taken_SL
+
+
+def _weights(prepared: Prepared) -> np.ndarray:
+    return np.stack([probe.weights for probe in prepared.probes])
 
 
 @torch.no_grad()
@@ -146,25 +162,27 @@ def _kept_with_error(coder: SparseCoder, x_BD: torch.Tensor, is_taken_L: torch.T
     return coder.decode(codes.where(~is_taken_L[codes.latent_ids])) + error_BD
 
 
-def _compare(suite: str, coder: SparseCoder, prepared: Prepared, rounds: int) -> dict[str, Any]:
+def _compare(suite: str, coder: SparseCoder, prepared: Prepared, rounds: int, peers: Path | None) -> dict[str, Any]:
     ways = {"shortcut": by_shortcut, "encoding": by_encoding, "definition": by_definition}
-    times: dict[str, list[float]] = {name: [] for name in ways}
     logits = {name: way(coder, prepared) for name, way in ways.items()}
-    for number in range(rounds):
-        for name in list(ways)[:: 1 if number % 2 else -1]:
-            start = time.perf_counter()
-            ways[name](coder, prepared)
-            times[name].append(time.perf_counter() - start)
-    latents, scoring = pooled_latents(coder, prepared), []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        scored(coder, prepared, latents)
-        scoring.append(time.perf_counter() - start)
+    steps: dict[str, Callable[[], float]] = {name: partial(_timed, way, coder, prepared) for name, way in ways.items()}
+    with tempfile.TemporaryDirectory() as folder, _peer(peers, coder, prepared, Path(folder)) as peer:
+        if peer is not None:
+            theirs = np.load(Path(folder) / "logits.npy").reshape(logits["shortcut"].shape)
+            logits["sae-bench"] = theirs
+            steps["sae-bench"] = lambda: peer.ask("step")["seconds"]
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for number in range(rounds):
+            for name in list(steps)[:: 1 if number % 2 else -1]:
+                times[name].append(steps[name]())
+    latents = pooled_latents(coder, prepared)
+    scoring = [_timed(scored, coder, prepared, latents) for _ in range(rounds)]
     ratios = {
-        name: sorted(slow / fast for slow, fast in zip(times[name], times["shortcut"], strict=True))
-        for name in ("definition", "encoding")
+        name: sorted(slow / fast for slow, fast in zip(of_way, times["shortcut"], strict=True))
+        for name, of_way in times.items()
+        if name != "shortcut"
     }
-    apart = float(np.abs(logits["shortcut"] - logits["definition"]).max() / np.abs(logits["definition"]).max())
+    apart = {name: _apart(of_way, logits["shortcut"]) for name, of_way in logits.items() if name != "shortcut"}
     row = {
         "suite": suite,
         "tokens": len(prepared.x_BD),
@@ -173,19 +191,47 @@ def _compare(suite: str, coder: SparseCoder, prepared: Prepared, rounds: int) ->
         "seconds": {name: statistics.median(of_way) for name, of_way in times.items()},
         "seconds_scoring": statistics.median(scoring),
         "ratios": ratios,
-        "largest_relative_difference": apart,
+        "largest_relative_differences": apart,
     }
-    told = "; ".join(
-        f"{statistics.median(of_way):.1f} times as fast as by {name} ({of_way[0]:.1f} to {of_way[-1]:.1f})"
-        for name, of_way in ratios.items()
-    )
-    seconds = ", ".join(f"{name} {of_way:.2f} s" for name, of_way in row["seconds"].items())
-    print(
-        f"{suite}: {told}; {seconds}, scoring alone {row['seconds_scoring']:.3f} s, for {row['tokens']:,} tokens; "
-        f"logits differ by {apart:.1e} of the largest",
-        flush=True,
-    )
+    print(f"{suite}, {row['tokens']:,} tokens: the shortcut takes {row['seconds']['shortcut']:.2f} s, ", end="")
+    print(f"{row['seconds_scoring']:.3f} s of them for scoring")
+    for name, of_way in ratios.items():
+        spread = f"{statistics.median(of_way):.1f} times as fast as by {name} ({of_way[0]:.1f} to {of_way[-1]:.1f})"
+        print(
+            f"  {spread}, {row['seconds'][name]:.2f} s; logits differ by {apart[name]:.1e} of the largest", flush=True
+        )
     return row
+
+
+def _apart(logits: np.ndarray, others: np.ndarray) -> float:
+    return float(np.abs(logits - others).max() / np.abs(others).max())
+
+
+def _timed(way: Callable[..., Any], *told: Any) -> float:
+    start = time.perf_counter()
+    way(*told)
+    return time.perf_counter() - start
+
+
+def _peer(
+    python: Path | None, coder: SparseCoder, prepared: Prepared, folder: Path
+) -> AbstractContextManager[Worker | None]:
+    """SAEBench in a process of its own, with the same rows, sets of latents and probes."""
+    if python is None:
+        return nullcontext()
+    convert({"": coder}, folder / "coder", "saelens")
+    arrays = {
+        "rows": prepared.x_BD.numpy(),
+        "lengths": np.diff(prepared.pooling_NB.indptr),
+        "taken": _taken(coder, prepared).numpy(),
+        "probes": _weights(prepared),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    paths = {name: str(folder / f"{name}.npy") for name in arrays}
+    task = {"coder": str(folder / "coder"), "out": str(folder / "logits.npy"), **paths}
+    (folder / "task.json").write_text(json.dumps(task))
+    return Worker([python, PEERS / "sae_bench_ablation.py", folder / "task.json"])
 
 
 if __name__ == "__main__":

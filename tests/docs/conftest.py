@@ -15,19 +15,19 @@ SMALL_TRAINING = [
     "packing.context=64",
     "model.sequences=8",
     "coder.n_latents=100",
-    "training.rows=4096",
-    "training.batch=512",
+    "training.rows=2048",
+    "training.batch=256",
     "training.buffer=1024",
-    "index.tokens=8000",
+    "index.tokens=2000",
 ]
-SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=500"]
+SMALL_EVALUATION = ["evaluation.tokens=1000", "evaluation.splice_tokens=250"]
 SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]
 SMALL = {
     "train": SMALL_TRAINING + SMALL_EVALUATION,
     "sweep": SMALL_TRAINING + SMALL_EVALUATION,
     "evaluate": SMALL_EVALUATION,
     "bench": SMALL_BENCH,
-    "index": ["index.tokens=4000"],
+    "index": ["index.tokens=2000"],
 }
 """Overrides put behind the commands that would take minutes; all others run exactly as they are written."""
 

@@ -4,6 +4,7 @@ Documents are the ``.py`` files of the standard library (its test suite too, whe
 topics of ``pydoc``. The help pages of compiled modules are left out: they show this process's paths and environment.
 """
 
+import os
 import sysconfig
 import zlib
 from collections.abc import Iterator
@@ -49,9 +50,9 @@ def _subject(name: str) -> str:
 
 def _source_files() -> Iterator[Document]:
     root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(_python_files(root)):
         parts = path.relative_to(root).with_suffix("").parts
-        if _SKIPPED_FOLDERS.intersection(parts) or parts[0].startswith(_BUILD_VALUES):
+        if parts[0].startswith(_BUILD_VALUES):
             continue
         try:
             text = path.read_text(encoding="utf-8")
@@ -59,6 +60,12 @@ def _source_files() -> Iterator[Document]:
             continue
         if text.strip():
             yield Document(".".join(parts), text)
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _SKIPPED_FOLDERS]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 def _language_topics() -> Iterator[Document]:

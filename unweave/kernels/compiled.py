@@ -1,6 +1,5 @@
 """Numba as the compiler of the CPU kernels: its settings, and how bfloat16 is read, for which NumPy has no type."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +32,7 @@ def array(tensor: Tensor) -> Any:
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    # tests wrap every function in a check of its types, which only the interpreter understands
-    plain = inspect.unwrap(function)
-    return numba.njit(plain, cache=True, nogil=True, fastmath=_FAST, error_model="numpy", **options)
+    return numba.njit(function, cache=True, nogil=True, fastmath=_FAST, error_model="numpy", **options)
 
 
 @loop
