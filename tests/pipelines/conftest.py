@@ -17,7 +17,7 @@ def small_recipe(model: Path, text: Path) -> dict:
         "text": {"source": str(text)},
         "packing": {"context": 32},
         "coder": {"type": "batch_topk", "n_latents": 63, "k": 7, "k_aux": 12},
-        "training": {"rows": 6000, "batch": 100, "buffer": 1000, "log_every": 5, "dead_window": 1500},
+        "training": {"rows": 3000, "batch": 100, "buffer": 1000, "log_every": 5, "dead_window": 1000},
         "evaluation": {"tokens": 1500, "splice_tokens": 600},
         "index": {"tokens": 1500, "examples": 3, "promoted": 5},
     }

@@ -45,7 +45,7 @@ def test_without_the_model_the_coder_is_trained_and_one_line_says_that_it_was_no
     cached["model"] = cached["model"] | {"name": str(tmp_path / "gone")}
     run = Run(run_plan(build_plan(cached), tmp_path / "cached", Watch()))
     assert "trained but not measured: " in capsys.readouterr().err
-    assert run.manifest["rows_trained"] == 6000
+    assert run.manifest["rows_trained"] == 3000
     assert run.coder.n_latents == 63
     with pytest.raises(UserError, match=r"has no results\.json; `unweave evaluate` on the run measures it"):
         _ = run.results

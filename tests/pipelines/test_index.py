@@ -175,19 +175,22 @@ def test_what_was_read_with_other_settings_is_not_used(own: Run, tmp_path: Path)
     assert not list((path / "index").glob("block-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's gloo processes need a POSIX system")
-def test_two_processes_make_the_index_of_one(own: Run, tmp_path: Path) -> None:
+def test_two_processes_make_the_index_of_one(own: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fire_blocks, "_PLACES", 32_768)
     paths = [tmp_path / "alone", tmp_path / "together"]
     text = tmp_path / "long.txt"
     text.write_text("".join(f"A loom has warp {i} and weft {i * i}.\n" for i in range(6000)))
-    for path, count in zip(paths, (1, 2), strict=True):
+    for path in paths:
         shutil.copytree(own.path, path, ignore=shutil.ignore_patterns("index"))
-        by_torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if count == 2 else []
-        command = [sys.executable, *by_torchrun, "-m", "unweave", "index", str(path), "--quiet", "--tokens", "80000"]
-        settings = ["--text", str(text), "index.examples=4"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *settings], env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
+    settings = ["index.examples=4", "index.tokens=80000"]
+    index_run(paths[0], QUIET, text=str(text), overrides=settings)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unweave"]
+    command += ["index", str(paths[1]), "--quiet", "--text", str(text), *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
     alone, together = (Run(path).latents for path in paths)
     assert alone.text.token_ids.size > 2 * 32_768  # three blocks, of which the second process reads one
     assert _contents(alone) == _contents(together)

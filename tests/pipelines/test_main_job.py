@@ -52,7 +52,7 @@ def test_results_have_the_promised_keys_and_are_finite(run: Run) -> None:
 
 def test_training_lowers_the_error(run: Run) -> None:
     assert run.curve[-1]["mse"] < 0.7 * run.curve[0]["mse"]
-    assert run.curve[-1]["rows"] == 6000
+    assert run.curve[-1]["rows"] == 3000
     assert run.curve[-1]["l0"] == pytest.approx(7.0)
 
 
@@ -135,7 +135,7 @@ def test_every_scale_of_rows_runs_the_same_job(recipe: dict, scale: str, tmp_pat
 
 def test_dead_latents_are_resampled_in_the_same_job(recipe: dict, tmp_path: Path) -> None:
     recipe["coder"] = {"type": "relu", "n_latents": 63, "l1_coefficient": 5.0}
-    recipe["training"] |= {"lr": 1e-2, "dead_window": 300, "resample_at": [0.5], "resample_rows": 700}
+    recipe["training"] |= {"rows": 6000, "lr": 1e-2, "dead_window": 300, "resample_at": [0.5], "resample_rows": 700}
     run = run_job(build_job(recipe), tmp_path / "resampled", QUIET)
     dead = [line["dead_share"] for line in run.curve]
     half = next(i for i, line in enumerate(run.curve) if line["rows"] > 3000)

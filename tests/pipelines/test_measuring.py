@@ -16,13 +16,13 @@ from unweave.coders import Port, SparseCoder, Wiring, architecture
 from unweave.errors import UserError
 from unweave.formats.native import write_coder
 from unweave.formats.saebench import read_saebench
-from unweave.pipelines.evaluate import measure_into
+from unweave.pipelines.evaluate import evaluate_run, measure_into
 from unweave.pipelines.floors import first_rows
 from unweave.pipelines.measuring import Measuring
 from unweave.pipelines.progress import Watch
 from unweave.pipelines.recipe import build_job, read_job
 from unweave.pipelines.saebench import write_saebench
-from unweave.pipelines.suites import share_of
+from unweave.pipelines.suites import measure_suites, share_of
 from unweave.pipelines.workbench import Workbench, set_up
 from unweave.storage.measured import read_sums
 from unweave.storage.results import SuiteFigures, read_results, read_suites, write_suites
@@ -149,16 +149,22 @@ def test_shares_of_the_text_add_up_to_the_whole(bench: Workbench) -> None:
     assert {share.whole for share in shares} == {whole.whole}
 
 
+def _by_two_processes(command: str, folder: Path, *options: str) -> str:
+    """What they print."""
+    by_torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = ["-m", "unweave", command, str(folder), *options, "--quiet"]
+    done = subprocess.run([*by_torchrun, *words], env=ALONE, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's gloo processes need a POSIX system")
 def test_two_processes_have_the_figures_of_one(run: Run, tmp_path: Path) -> None:
     folders = {count: tmp_path / str(count) / "small" for count in (1, 2)}
-    for count, folder in folders.items():
+    for folder in folders.values():
         shutil.copytree(run.path, folder)
-        by_torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command = [sys.executable, *(by_torchrun if count > 1 else []), "-m", "unweave", "evaluate", str(folder)]
-        done = subprocess.run([*command, "--quiet"], env=ALONE, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("held-out tokens") == 1, "one of them speaks"
+    evaluate_run(folders[1], [], QUIET)
+    assert _by_two_processes("evaluate", folders[2]).count("held-out tokens") == 1, "one of them speaks"
     one, two = (read_results(folder) for folder in folders.values())
     pairs = [(one, two), *((one.floors[name], two.floors[name]) for name in ("random", "pca", "identity"))]
     for its, other in pairs:
@@ -175,18 +181,16 @@ def test_two_processes_have_the_figures_of_one(run: Run, tmp_path: Path) -> None
             torch.testing.assert_close(others[metric][name], values, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="torchrun's gloo processes need a POSIX system")
 def test_two_processes_have_the_suites_of_one(run: Run, tmp_path: Path) -> None:
     """Files are compared whole: no figure may differ in a bit."""
     folders = {count: tmp_path / str(count) / "small" for count in (1, 2)}
-    for count, folder in folders.items():
+    for folder in folders.values():
         shutil.copytree(run.path, folder, ignore=shutil.ignore_patterns("index"))
-        by_torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-        command = [sys.executable, *(by_torchrun if count > 1 else []), "-m", "unweave", "evaluate", str(folder)]
-        command += ["--suite", "geometry,mdl", "--quiet"]
-        done = subprocess.run(command, env=ALONE, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("mdl_") == done.stdout.count("geometry_") > 0, "one of them speaks"
+    measure_suites(folders[1], ["geometry", "mdl"], QUIET)
+    said = _by_two_processes("evaluate", folders[2], "--suite", "geometry,mdl")
+    assert said.count("geometry: ") == said.count("mdl: ") == 1, "one of them speaks"
     one, two = (read_suites(folder) for folder in folders.values())
     assert list(two) == ["geometry", "mdl"] and list(two["mdl"]) == ["small", "random", "pca", "identity"]
     assert two == one

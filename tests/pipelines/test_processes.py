@@ -25,7 +25,7 @@ site = "layers.1.resid_post"
 [coder]
 type = "batch_topk"
 k = 8
-n_latents = 256
+n_latents = 128
 [model]
 sequences = 4
 [packing]
@@ -39,10 +39,10 @@ latent_parts = 2
 [checkpoints]
 kept = 8
 [evaluation]
-tokens = 2000
-splice_tokens = 500
+tokens = 600
+splice_tokens = 200
 [index]
-tokens = 2000
+tokens = 600
 examples = 2
 """
 ALONE = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
@@ -89,7 +89,7 @@ def killed(undisturbed: tuple[Path, Path]) -> Path:
 
 def test_the_run_holds_a_whole_coder_and_says_how_many_processes_made_it(undisturbed: tuple[Path, Path]) -> None:
     run = Run(undisturbed[1])
-    assert run.coder.n_latents == 256 and run.coder.W_dec.shape[0] == 256
+    assert run.coder.n_latents == 128 and run.coder.W_dec.shape[0] == 128
     assert run.manifest["processes"] == 2 and run.manifest["rows_trained"] == 12288
     assert run.curve[-1]["rows"] == 12288
     assert run.results["explained_variance"] == pytest.approx(run.curve[-1]["explained_variance"], abs=0.15)
@@ -106,6 +106,7 @@ def test_processes_that_share_the_rows_make_the_same_coder(undisturbed: tuple[Pa
     assert other.curve[-1]["mse"] == pytest.approx(Run(run).curve[-1]["mse"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_of_which_a_process_died_goes_on_to_the_same_bits(
     undisturbed: tuple[Path, Path], killed: Path, tmp_path: Path
 ) -> None:

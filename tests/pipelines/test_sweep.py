@@ -36,6 +36,8 @@ def folder(model_folders: dict[str, Path], text_file: Path, tmp_path_factory: py
 
     recipe = small_recipe(model_folders["llama"], text_file)
     recipe["coder"] = {"type": ["batch_topk", "relu"], "n_latents": 63, "k": [5, 9], "k_aux": 12}
+    recipe["training"] |= {"rows": 2000}
+    recipe["evaluation"] |= {"tokens": 1100, "splice_tokens": 300}
     recipe |= {"seed": [0, 1], "sweep": {"site": ["layers.1.resid_post", "layers.2.mlp_out"]}}
     out = tmp_path_factory.mktemp("sweeps") / "small"
     run_sweep(build_plan(recipe), out, QUIET)
@@ -95,7 +97,8 @@ def chained(model_folders: dict[str, Path], text_file: Path, tmp_path_factory: p
 
     recipe = small_recipe(model_folders["llama"], text_file)
     recipe["coder"] = {"type": "topk", "n_latents": [20, 40], "k": 5, "k_aux": 12}
-    recipe["training"] |= {"rows": 2000}
+    recipe["training"] |= {"rows": 1000}
+    recipe["evaluation"] |= {"tokens": 600, "splice_tokens": 200}
     recipe |= {"seed": [0, 1], "sweep": {"site": ["layers.0.resid_post", "layers.1.resid_post"]}}
     out = tmp_path_factory.mktemp("sweeps") / "chained"
     run_sweep(build_plan(recipe), out, QUIET)
