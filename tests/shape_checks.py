@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from beartype import beartype
-from jaxtyping import AbstractArray, jaxtyped
+from jaxtyping import AbstractArray, config, jaxtyped
 
 PACKAGE = "unweave"
 _OWN_SIZES: Any = jaxtyped("context")
@@ -42,6 +42,8 @@ def checked(thing: Any) -> Any:
 
     @functools.wraps(thing)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if config.jaxtyping_disable:
+            return thing(*args, **kwargs)
         if not with_checks:
             names = thing.__globals__
             thing.__annotations__ = {name: _resolved(hint, names) for name, hint in thing.__annotations__.items()}

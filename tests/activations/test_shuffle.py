@@ -73,6 +73,24 @@ def test_no_more_is_taken_from_the_source_than_will_be_asked_for(
     assert taken < n_batches * batch + size
 
 
+def test_closed_it_ends_its_source_and_holds_nothing() -> None:
+    ended = []
+
+    def endless() -> Iterator[Rows]:
+        try:
+            while True:
+                yield _rows(0, 7)
+        finally:
+            ended.append(True)
+
+    shuffle = Shuffle(endless(), n_buffer=21, batch=3, generator=torch.Generator())
+    next(shuffle)
+    assert shuffle.n_bytes > 0 and not ended
+    shuffle.close()
+    assert shuffle.n_bytes == 0 and ended == [True]
+    assert list(shuffle) == []
+
+
 def test_a_source_without_rows_serves_no_batch() -> None:
     assert _served([], 63, 7) == []
 

@@ -20,7 +20,7 @@ SMALL_TRAINING = [
     "training.buffer=1024",
     "index.tokens=2000",
 ]
-SMALL_EVALUATION = ["evaluation.tokens=1000", "evaluation.splice_tokens=250"]
+SMALL_EVALUATION = ["evaluation.tokens=2000", "evaluation.splice_tokens=250"]
 SMALL_BENCH = ["steps=20", "heldout=1000", "tries=2"]
 SMALL = {
     "train": SMALL_TRAINING + SMALL_EVALUATION,

@@ -13,7 +13,7 @@ from unweave.evals import scr, tpp
 from unweave.evals.ablation import ablate, decoder, effects, usable_counts, without_latents
 from unweave.evals.builtin_tasks import builtin_crossed, builtin_texts
 from unweave.evals.controls import identity_coder, random_coder
-from unweave.evals.examples import Examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.pooled import Pooled, content_sums, pooled, token_sequences
 from unweave.evals.probes import Probe, fit
 from unweave.evals.scr import balanced_places, gained_back, measure_scr, scr_figures
@@ -153,8 +153,8 @@ def test_suites_run_on_the_embedded_model_with_floors(
     coders = {"small": small_coder, "random": random_coder(small_coder.wiring, 63, 7.0, small_coder.b_dec)}
     near = [doc for doc in documents if doc.name.startswith(("idlelib", "email")) and len(doc.text) < 15_000]
     coders["wider"] = random_coder(small_coder.wiring, 640, 7.0, small_coder.b_dec)
-    perturbed = measure_tpp(pylm, coders, [builtin_texts("package", near, 12)], counts=(2, 20, 500))
-    removed = measure_scr(pylm, coders, builtin_crossed(near, 9)[:1], counts=(2, 20, 500))
+    perturbed = measure_tpp(Reader(pylm, coders), [builtin_texts("package", near, 12)], counts=(2, 20, 500))
+    removed = measure_scr(Reader(pylm, coders), builtin_crossed(near, 9)[:1], counts=(2, 20, 500))
     for found, module in ((perturbed, tpp), (removed, scr)):
         for name, measured in found.items():
             counts = (2, 20, 500) if name == "wider" else (2, 20)
@@ -175,6 +175,6 @@ def test_a_coder_that_writes_elsewhere_is_told(gpt2: LanguageModel, documents: l
     cls = architecture("relu")
     coders: Mapping[str, SparseCoder] = {"a": cls(cls.Config(n_latents=7), Wiring.transcoder(*ports))}
     with pytest.raises(UserError, match="coder 'a' is a transcoder; ablating latents needs"):
-        measure_tpp(gpt2, coders, [])
+        measure_tpp(Reader(gpt2, coders), [])
     with pytest.raises(UserError, match="coder 'a' is a transcoder; ablating latents needs"):
-        measure_scr(gpt2, coders, [])
+        measure_scr(Reader(gpt2, coders), [])

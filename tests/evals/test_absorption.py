@@ -17,7 +17,7 @@ from unweave.evals.absorption import (
     measure_absorption,
 )
 from unweave.evals.builtin_tasks import builtin_tokens
-from unweave.evals.examples import Examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.first_letters import letter_examples, prompted, words_of
 from unweave.evals.hierarchy_absorption import CHILD_HOLDS_PARENT, ParentSilence, best_latents, measure_hierarchy
 from unweave.evals.pooled import Pooled
@@ -157,7 +157,7 @@ def test_labelled_tokens_of_the_embedded_model_have_all_figures(
     pylm: LanguageModel, small_coder: SparseCoder, documents: list[Document]
 ) -> None:
     task = builtin_tokens("token_class", [doc for doc in documents if len(doc.text) < 8000], 40)
-    found = measure_absorption(pylm, {"small": small_coder}, task)["small"]
+    found = measure_absorption(Reader(pylm, {"small": small_coder}), task)["small"]
     assert found.figures["absorption_classes"] >= 3
     assert 0 <= found.figures["absorption_full"] <= found.figures["absorption_row_f1"] <= 1
     assert found.standard_errors["absorption_fraction"] >= 0

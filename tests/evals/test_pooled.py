@@ -1,14 +1,16 @@
 """Pooled rows and latents equal those of each text alone, without padding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from unweave.coders import Origin, Port, SparseCoder, Wiring, architecture
 from unweave.errors import UserError
-from unweave.evals.examples import token_examples, token_labels
+from unweave.evals.examples import Reader, token_examples, token_labels
 from unweave.evals.pooled import check_ablatable, content_sums, pooled, single_tokens, sparse, summed, token_sequences
-from unweave.evals.tasks import CONTINUES, UNLABELLED, LabelledTokens
+from unweave.evals.tasks import CONTINUES, UNLABELLED, LabelledTexts, LabelledTokens
 from unweave.models.language_model import LanguageModel
 from unweave.types import Codes
 
@@ -116,6 +118,17 @@ def test_classes_without_tokens_on_both_sides_are_left_out(gpt2: LanguageModel) 
         token_examples(gpt2, {"a": _coder(gpt2, SITE)}, LabelledTokens(
             "letters", texts, characters, ("a", "b", "c"), np.arange(3), np.array([False] * 3)
         ), context=20)  # fmt: skip
+
+
+def test_a_task_is_read_once_for_all_suites(gpt2: LanguageModel) -> None:
+    sides = np.array([False, False, True, True, True])
+    task = LabelledTexts("t", TEXTS, np.arange(5) % 2, ("even", "odd"), np.arange(5), sides)
+    reader = Reader(gpt2, {"one": _coder(gpt2, SITE)})
+    mean, last = reader.examples(task), reader.examples(task, how="last")
+    assert reader.examples(task) is mean and reader.examples(task, how="last") is last
+    other = reader.examples(replace(task, name="other"))
+    assert other.task == "other" and not np.array_equal(mean.pooled.rows["one"], last.pooled.rows["one"])
+    np.testing.assert_array_equal(other.pooled.rows["one"], mean.pooled.rows["one"])
 
 
 def test_a_text_that_is_read_as_a_sequence_is_pooled_as_if_it_were_alone(gpt2: LanguageModel) -> None:

@@ -8,7 +8,7 @@ from unweave.coders import SparseCoder
 from unweave.evals import probing, sae_probes
 from unweave.evals.builtin_tasks import builtin_texts, builtin_tokens
 from unweave.evals.controls import identity_coder
-from unweave.evals.examples import Examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.pooled import Pooled
 from unweave.evals.probing import measure_probing, one_class_each, probing_figures
 from unweave.evals.sae_probes import measure_sae_probes, normalised_difference, sae_probe_figures
@@ -103,11 +103,11 @@ def test_a_coder_that_loses_nothing_has_the_probes_of_the_row(
     coders = {"identity": identity_coder(small_coder.wiring), "small": small_coder}
     short = [doc for doc in documents if len(doc.text) < 15_000]
     tasks = [builtin_texts("piece", short, 24), builtin_tokens("in_string", short, 16)]
-    found = measure_probing(pylm, coders, tasks)
+    found = measure_probing(Reader(pylm, coders), tasks)
     identity, small = found["identity"].figures, found["small"].figures
     assert identity["probe_row"] == small["probe_row"] > 0.75
     assert identity["probe_codes"] == pytest.approx(identity["probe_row"], abs=0.08)
     assert 0.5 < small["probe_k1"] < small["probe_row"]
-    last = measure_sae_probes(pylm, {"small": small_coder}, tasks[:1], regimes=("normal",))["small"]
+    last = measure_sae_probes(Reader(pylm, {"small": small_coder}), tasks[:1], regimes=("normal",))["small"]
     assert set(last.figures) == {f"auc_normal_{name}" for name in ("k1", "k5", "row", "added")}
     assert last.figures["auc_normal_row"] > 0.7

@@ -85,6 +85,12 @@ class Shuffle:
             elif kind == "spill":
                 self._buffer.spill[site] = x
 
+    def close(self) -> None:
+        """End the source, and give the buffer's memory back; no batch comes after this."""
+        if close := getattr(self._source, "close", None):
+            close()
+        self._source, self._buffer, self._served, self._next = iter(()), _Buffer(0), self._served[:0], 0
+
     def _refill(self) -> None:
         buffer = self._buffer
         buffer.free(self._served)

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 
 from unweave.kernels.compiled import loop, parallel
+from unweave.kernels.ordering import falling
 
 
 @parallel
@@ -12,7 +13,7 @@ def falling_order(values, offsets):  # type: ignore[no-untyped-def]
     order = np.empty(len(values), dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
         start, end = offsets[i], offsets[i + 1]
-        order[start:end] = start + np.argsort(-values[start:end], kind="mergesort")
+        order[start:end] = start + falling(values[start:end])
     return order
 
 
@@ -25,27 +26,31 @@ def strongest(order, places, offsets, documents, context, n):  # type: ignore[no
     """
     chosen = np.full((len(offsets) - 1, n), -1, dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
-        taken = np.empty(n, dtype=np.int64)
-        n_taken = 0
-        for kind in range(2):
-            for rank in range(offsets[i], offsets[i + 1]):
-                if n_taken == n:
-                    break
-                place = places[order[rank]]
-                is_new = True
-                for m in range(n_taken):
-                    other = places[order[taken[m]]]
-                    if kind == 0 and documents[other] == documents[place]:
-                        is_new = False
-                    if kind == 1 and other // context == place // context:
-                        is_new = False
-                if is_new:
-                    taken[n_taken] = rank
-                    n_taken += 1
-        taken = np.sort(taken[:n_taken])
-        for m in range(n_taken):
-            chosen[i, m] = places[order[taken[m]]]
+        _take_strongest(order[offsets[i] : offsets[i + 1]], places, documents, context, chosen[i])
     return chosen
+
+
+@loop
+def _take_strongest(order, places, documents, context, chosen):  # type: ignore[no-untyped-def]
+    taken = np.empty(len(chosen), dtype=np.int64)
+    n_taken = 0
+    for kind in range(2):
+        for rank in range(len(order)):
+            if n_taken == len(chosen):
+                break
+            place = places[order[rank]]
+            is_new = True
+            for m in range(n_taken):
+                other = places[order[taken[m]]]
+                if kind == 0 and documents[other] == documents[place]:
+                    is_new = False
+                if kind == 1 and other // context == place // context:
+                    is_new = False
+            if is_new:
+                taken[n_taken] = rank
+                n_taken += 1
+    for m, rank in enumerate(np.sort(taken[:n_taken])):
+        chosen[m] = places[order[rank]]
 
 
 @parallel
@@ -57,16 +62,20 @@ def drawn_by_rank(order, places, offsets, first, n_groups, n, seed):  # type: ig
     """
     chosen = np.full((len(offsets) - 1, n_groups, n), -1, dtype=np.int64)
     for i in numba.prange(len(offsets) - 1):
-        start, count = offsets[i], offsets[i + 1] - offsets[i]
-        for group in range(n_groups):
-            low, high = group * count // n_groups, (group + 1) * count // n_groups
-            keys = np.empty(high - low, dtype=np.uint64)
-            for k in range(low, high):
-                keys[k - low] = _mixed(seed, first + i, places[order[start + k]])
-            drawn = np.sort(np.argsort(keys)[:n])  # within a group, the strongest first
-            for m in range(len(drawn)):
-                chosen[i, group, m] = places[order[start + low + drawn[m]]]
+        _draw(order[offsets[i] : offsets[i + 1]], places, first + i, seed, chosen[i])
     return chosen
+
+
+@loop
+def _draw(order, places, latent, seed, chosen):  # type: ignore[no-untyped-def]
+    n_groups, n = chosen.shape
+    for group in range(n_groups):
+        low, high = group * len(order) // n_groups, (group + 1) * len(order) // n_groups
+        keys = np.empty(high - low, dtype=np.uint64)
+        for k in range(low, high):
+            keys[k - low] = ~_mixed(seed, latent, places[order[k]])
+        for m, drawn in enumerate(np.sort(falling(keys)[:n])):  # within a group, the strongest first
+            chosen[group, m] = places[order[low + drawn]]
 
 
 @loop

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 
 from unweave.analysis.fires import Fires, IndexedText
 from unweave.kernels.compiled import loop, parallel
+from unweave.kernels.ordering import falling
 
 PATTERNS = ("token", "previous", "bigram", "trigram")
 """Variables that a rule can be made of, simplest first."""
@@ -104,7 +105,12 @@ def explained(fires: Fires, variable: Variable, half: Bool[np.ndarray, " P"]) ->
     weights = 1.0 / (rows[0] + 1.0)
     unseen = float((rows[1] * weights).sum())
     totals = rows.sum(1)
-    found = _explained(fires.places, fires.offsets, variable.keys, half, rows, totals, weights, unseen, MOST_KEYS)
+    n = len(fires.offsets) - 1
+    share, entropy, marks = np.zeros(n), np.zeros(n), np.zeros((n, 3))
+    top, rule = (np.full((n, MOST_KEYS), -1) for _ in range(2))
+    top_counts = np.zeros((n, MOST_KEYS), dtype=np.int64)
+    found = (share, entropy, top, top_counts, rule, marks)
+    _explain_all(fires.places, fires.offsets, variable.keys, half, rows, totals, weights, unseen, *found)
     return Explained(*found)
 
 
@@ -151,29 +157,41 @@ def _single(values: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, "K 1"], Int[
 
 
 @parallel
-def _explained(places, offsets, keys, half, rows, totals, weights, unseen, most):  # type: ignore[no-untyped-def]
-    n_latents = len(offsets) - 1
-    share, entropy = np.zeros(n_latents), np.zeros(n_latents)
-    top, top_counts = np.full((n_latents, most), -1), np.zeros((n_latents, most), dtype=np.int64)
-    rule, marks = np.full((n_latents, most), -1), np.zeros((n_latents, 3))
-    for i in numba.prange(n_latents):
-        found, fires = _counted(places[offsets[i] : offsets[i + 1]], keys, half)
-        if not len(found):
-            continue
-        both, learned, measured = fires[0] + fires[1], fires[0].sum(), fires[1].sum()
-        shares = both / (learned + measured)
-        entropy[i] = -(shares * np.log2(shares)).sum()
-        order = np.argsort(-both, kind="mergesort")[:most]
-        top[i, : len(order)], top_counts[i, : len(order)] = found[order], both[order]
-        if learned > 0 and measured > 0:
-            share[i] = _share(found, fires, learned / totals[0], measured, rows[1], totals[1], weights, unseen)
-            chosen = _rule(found, fires[0], learned, rows[0], most)
-            rule[i, : len(chosen)] = found[chosen]
-            hits, named = fires[1][chosen].sum(), rows[1][found[chosen]].sum()
-            marks[i, 0] = 2 * hits / (named + measured)
-            marks[i, 1] = hits / max(named, 1)
-            marks[i, 2] = hits / measured
-    return share, entropy, top, top_counts, rule, marks
+def _explain_all(  # type: ignore[no-untyped-def]
+    places, offsets, keys, half, rows, totals, weights, unseen, share, entropy, top, top_counts, rule, marks
+):
+    for i in numba.prange(len(offsets) - 1):
+        own = places[offsets[i] : offsets[i + 1]]
+        share[i], entropy[i] = _explain(
+            own, keys, half, rows, totals, weights, unseen, top[i], top_counts[i], rule[i], marks[i]
+        )
+
+
+@loop
+def _explain(places, keys, half, rows, totals, weights, unseen, top, top_counts, rule, marks):  # type: ignore[no-untyped-def]
+    """The share and the entropy of one latent; the rest is written where it belongs."""
+    found, fires = _counted(places, keys, half)
+    learned, measured = 0, 0
+    for k in range(len(found)):
+        learned += fires[0, k]
+        measured += fires[1, k]
+    both, entropy = np.empty(len(found), dtype=np.int64), 0.0
+    for k in range(len(found)):
+        both[k] = fires[0, k] + fires[1, k]
+        entropy -= both[k] / (learned + measured) * np.log2(both[k] / (learned + measured))
+    order = falling(both)
+    for k in range(min(len(order), len(top))):
+        top[k], top_counts[k] = found[order[k]], both[order[k]]
+    if learned == 0 or measured == 0:
+        return 0.0, entropy
+    chosen = _rule(found, fires[0], learned, rows[0], len(rule))
+    hits, named = 0, 0
+    for k in range(len(chosen)):
+        rule[k] = found[chosen[k]]
+        hits += fires[1, chosen[k]]
+        named += rows[1, found[chosen[k]]]
+    marks[0], marks[1], marks[2] = 2 * hits / (named + measured), hits / max(named, 1), hits / measured
+    return _share(found, fires, learned / totals[0], measured, rows[1], totals[1], weights, unseen), entropy
 
 
 @loop
@@ -217,8 +235,10 @@ def _share(found, fires, rate, expected, rows, n_rows, weights, unseen):  # type
 @loop
 def _rule(found, fires, n_fires, rows, most):  # type: ignore[no-untyped-def]
     """Which keys name the latent's fires best in the first half: the best prefix by precision, its most frequent."""
-    precision = fires / np.maximum(rows[found], 1)
-    order = np.argsort(-precision, kind="mergesort")
+    precision = np.empty(len(found))
+    for k in range(len(found)):
+        precision[k] = fires[k] / max(rows[found[k]], 1)
+    order = falling(precision)
     hits, named, best, n_best = 0, 0, 0.0, 0
     for k in range(len(order)):
         hits += fires[order[k]]
@@ -227,4 +247,4 @@ def _rule(found, fires, n_fires, rows, most):  # type: ignore[no-untyped-def]
         if f1 > best:
             best, n_best = f1, k + 1
     chosen = order[:n_best]
-    return chosen[np.argsort(-fires[chosen], kind="mergesort")][:most]
+    return chosen[falling(fires[chosen])][:most]

@@ -19,23 +19,20 @@ the documents to learn from, which no probe learned from. A coder with no latent
 ``absorption_latent_f1`` beside it.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from unweave.coders import SparseCoder
 from unweave.evals.ablation import decoder
-from unweave.evals.examples import Examples, token_examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.first_letters import Prompt, letter_examples
 from unweave.evals.measured import Measured, Weightings, mean_of_known, weighted_mean
 from unweave.evals.pooled import check_ablatable
 from unweave.evals.probes import Probe, f1, fit, sparse_weights
 from unweave.evals.tasks import LabelledTokens
 from unweave.metrics.base import N_BLOCKS, Definition
-from unweave.models.language_model import LanguageModel
 
 DEFINITIONS = (
     Definition(
@@ -104,8 +101,7 @@ class Absorbed(NamedTuple):
 
 
 def measure_absorption(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     task: LabelledTokens | None = None,
     *,
     prompt: Prompt = "none",
@@ -115,12 +111,12 @@ def measure_absorption(
 
     ``prompt`` is for words alone. Raises ``UserError`` for coders that write elsewhere than they read.
     """
-    check_ablatable(coders)
+    check_ablatable(reader.coders)
     if task is None:
-        examples = letter_examples(model, coders, prompt=prompt, seed=seed)
+        examples = letter_examples(reader.model, reader.coders, prompt=prompt, seed=seed)
     else:
-        examples = token_examples(model, coders, task)
-    return {name: absorption_figures(examples, name, decoder(coder)) for name, coder in coders.items()}
+        examples = reader.examples(task)
+    return {name: absorption_figures(examples, name, decoder(coder)) for name, coder in reader.coders.items()}
 
 
 def absorption_figures(examples: Examples, coder: str, W_dec: Float[np.ndarray, "L D"]) -> Measured:

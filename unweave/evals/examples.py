@@ -8,7 +8,16 @@ from jaxtyping import Bool, Int
 
 from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals.pooled import Pooled, Pooling, beginning, content_sums, single_tokens, summed, token_sequences
+from unweave.evals.pooled import (
+    Pooled,
+    Pooling,
+    beginning,
+    check_coders,
+    content_sums,
+    single_tokens,
+    summed,
+    token_sequences,
+)
 from unweave.evals.tasks import CONTINUES, UNLABELLED, LabelledTexts, LabelledTokens, check_labels, some_of_each
 from unweave.models.language_model import LanguageModel
 
@@ -84,17 +93,25 @@ def token_examples(
     return Examples(task.name, classes, sums, labels, task.documents[texts], task.is_test[texts])
 
 
-def examples_of(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
-    task: LabelledTexts | LabelledTokens,
-    *,
-    how: Pooling = "mean",
-) -> Examples:
-    """The examples of either kind of task."""
-    if isinstance(task, LabelledTokens):
-        return token_examples(model, coders, task)
-    return text_examples(model, coders, task, how=how)
+class Reader:
+    """A model and several coders that read a task once, however many suites measure on it."""
+
+    def __init__(self, model: LanguageModel, coders: Mapping[str, SparseCoder]) -> None:
+        """Raise ``UserError`` for a coder that does not fit the model."""
+        check_coders(model, coders)
+        self.model, self.coders = model, coders
+        self._read: dict[tuple[int, Pooling], tuple[LabelledTexts | LabelledTokens, Examples]] = {}
+
+    def examples(self, task: LabelledTexts | LabelledTokens, *, how: Pooling = "mean") -> Examples:
+        """The examples of either kind of task; ``how`` is for texts."""
+        key = (id(task), how)
+        if key not in self._read:
+            if isinstance(task, LabelledTokens):
+                found = token_examples(self.model, self.coders, task)
+            else:
+                found = text_examples(self.model, self.coders, task, how=how)
+            self._read[key] = (task, found)  # the task too, so that no other one can have its id
+        return self._read[key][1]
 
 
 def token_labels(model: LanguageModel, task: LabelledTokens, context: int) -> TokenLabels:

@@ -10,19 +10,17 @@ Beside it stand the k first dimensions of the row itself, ranked alike, all dime
 means over the content tokens of a text, or single labelled tokens. Nothing is chosen by what is measured on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from unweave.coders import SparseCoder
-from unweave.evals.examples import Examples, examples_of
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.measured import Measured, Weightings, weighted_mean
 from unweave.evals.probes import Columns, fit, mean_difference, one_against_rest
 from unweave.evals.tasks import LabelledTexts, LabelledTokens
 from unweave.metrics.base import Definition
-from unweave.models.language_model import LanguageModel
 
 KS = (1, 2, 5)
 
@@ -75,16 +73,15 @@ def definitions(ks: Sequence[int] = KS) -> tuple[Definition, ...]:
 
 
 def measure_probing(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[LabelledTexts | LabelledTokens],
     *,
     ks: Sequence[int] = KS,
     seed: int = 0,
 ) -> dict[str, Measured]:
     """The figures of several coders; ``seed`` draws the examples that stand against each class."""
-    examples = [examples_of(model, coders, task) for task in tasks]
-    return {name: probing_figures(examples, name, ks=ks, seed=seed) for name in coders}
+    examples = [reader.examples(task) for task in tasks]
+    return {name: probing_figures(examples, name, ks=ks, seed=seed) for name in reader.coders}
 
 
 def probing_figures(examples: Sequence[Examples], coder: str, *, ks: Sequence[int] = KS, seed: int = 0) -> Measured:

@@ -18,15 +18,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from unweave.coders import SparseCoder
 from unweave.errors import UserError
-from unweave.evals.examples import Examples, text_examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.measured import Measured, Weightings
 from unweave.evals.probes import Columns, aucs, fit_validated, mean_difference
 from unweave.evals.probing import Problem, one_class_each
 from unweave.evals.tasks import LabelledTexts
 from unweave.metrics.base import Definition
-from unweave.models.language_model import LanguageModel
 
 KS = (1, 5)
 REGIMES = ("normal", "scarcity", "imbalance")
@@ -73,8 +71,7 @@ def definitions(ks: Sequence[int] = KS) -> tuple[Definition, ...]:
 
 
 def measure_sae_probes(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[LabelledTexts],
     *,
     ks: Sequence[int] = KS,
@@ -84,8 +81,8 @@ def measure_sae_probes(
     """The figures of several coders; ``seed`` draws examples and validation parts."""
     if unknown := set(regimes) - set(REGIMES):
         raise UserError(f"there is no regime {unknown.pop()!r}; choose from {', '.join(REGIMES)}")
-    examples = [text_examples(model, coders, task, how="last") for task in tasks]
-    return {name: sae_probe_figures(examples, name, ks=ks, regimes=regimes, seed=seed) for name in coders}
+    examples = [reader.examples(task, how="last") for task in tasks]
+    return {name: sae_probe_figures(examples, name, ks=ks, regimes=regimes, seed=seed) for name in reader.coders}
 
 
 def sae_probe_figures(

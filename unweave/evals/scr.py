@@ -12,22 +12,20 @@ There are two ways for labels to go together; the one whose biased probe does wo
 is taken. 1: the bias is gone; 0: nothing is gained; negative: the target was harmed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
-from unweave.coders import SparseCoder
 from unweave.evals.ablation import COUNTS, ablate, decoder, effects, usable_counts
-from unweave.evals.examples import Examples, text_examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.measured import Measured, Weightings, weighted_mean
 from unweave.evals.pooled import check_ablatable
 from unweave.evals.probes import Probe, fit
 from unweave.evals.tasks import CrossedTexts, some_of_each
 from unweave.metrics.base import Definition
-from unweave.models.language_model import LanguageModel
 
 _SMALLEST_GAIN = 0.001
 
@@ -47,8 +45,7 @@ def definitions(counts: Sequence[int] = COUNTS) -> tuple[Definition, ...]:
 
 
 def measure_scr(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[CrossedTexts],
     *,
     counts: Sequence[int] = COUNTS,
@@ -58,22 +55,21 @@ def measure_scr(
     Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
     elsewhere.
     """
-    return measure_crossed(model, coders, tasks, scr_figures, counts)
+    return measure_crossed(reader, tasks, scr_figures, counts)
 
 
 def measure_crossed(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[CrossedTexts],
     figures_of: Callable[..., Measured],
     counts: Sequence[int],
 ) -> dict[str, Measured]:
     """What ``scr_figures`` or figures of its kind say of each coder, on one pass over the texts."""
-    check_ablatable(coders)
-    crossed = [(text_examples(model, coders, task.target), task) for task in tasks]
+    check_ablatable(reader.coders)
+    crossed = [(reader.examples(task.target), task) for task in tasks]
     return {
         name: figures_of(crossed, name, decoder(coder), counts=usable_counts(counts, coder))
-        for name, coder in coders.items()
+        for name, coder in reader.coders.items()
     }
 
 

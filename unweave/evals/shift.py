@@ -13,20 +13,18 @@ out and the error kept:
 Beside it stand the classifier before anything is taken out, and an oracle that learned where both labels are balanced.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from unweave.coders import SparseCoder
 from unweave.evals.ablation import COUNTS
-from unweave.evals.examples import Examples
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.measured import Measured, Weightings, mean_of_known, weighted_mean
 from unweave.evals.probes import fit
 from unweave.evals.scr import Pair, balanced_places, measure_crossed
 from unweave.evals.tasks import CrossedTexts
 from unweave.metrics.base import Definition
-from unweave.models.language_model import LanguageModel
 
 _TOLD = {
     "target": ("Target told", "Share of texts whose target the classifier tells", "near the oracle's"),
@@ -52,8 +50,7 @@ def definitions(counts: Sequence[int] = COUNTS) -> tuple[Definition, ...]:
 
 
 def measure_shift(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[CrossedTexts],
     *,
     counts: Sequence[int] = COUNTS,
@@ -63,7 +60,7 @@ def measure_shift(
     Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
     elsewhere.
     """
-    return measure_crossed(model, coders, tasks, shift_figures, counts)
+    return measure_crossed(reader, tasks, shift_figures, counts)
 
 
 def shift_figures(

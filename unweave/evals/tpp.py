@@ -11,22 +11,20 @@ taken out. Latents that are the classes themselves bring A_ii to 1/2 and leave A
 on known truth TPP fell as training improved (Chanin 2026, 2605.18229).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from unweave.coders import SparseCoder
 from unweave.evals.ablation import COUNTS, ablate, decoder, usable_counts
-from unweave.evals.examples import Examples, examples_of
+from unweave.evals.examples import Examples, Reader
 from unweave.evals.measured import Measured, Weightings, weighted_mean
 from unweave.evals.pooled import check_ablatable
 from unweave.evals.probes import Probe, fit, mean_difference
 from unweave.evals.probing import Problem, one_class_each
 from unweave.evals.tasks import LabelledTexts, LabelledTokens
 from unweave.metrics.base import Definition
-from unweave.models.language_model import LanguageModel
 
 
 def definitions(counts: Sequence[int] = COUNTS) -> tuple[Definition, ...]:
@@ -58,8 +56,7 @@ def definitions(counts: Sequence[int] = COUNTS) -> tuple[Definition, ...]:
 
 
 def measure_tpp(
-    model: LanguageModel,
-    coders: Mapping[str, SparseCoder],
+    reader: Reader,
     tasks: Sequence[LabelledTexts | LabelledTokens],
     *,
     counts: Sequence[int] = COUNTS,
@@ -70,11 +67,11 @@ def measure_tpp(
     Counts that a coder has no latents for are left out of its figures. Raises ``UserError`` for coders that write
     elsewhere.
     """
-    check_ablatable(coders)
-    examples = [examples_of(model, coders, task) for task in tasks]
+    check_ablatable(reader.coders)
+    examples = [reader.examples(task) for task in tasks]
     return {
         name: tpp_figures(examples, name, decoder(coder), counts=usable_counts(counts, coder), seed=seed)
-        for name, coder in coders.items()
+        for name, coder in reader.coders.items()
     }
 
 

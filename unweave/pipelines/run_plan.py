@@ -80,6 +80,7 @@ def train_and_measure(folder: Path, name: str, run: TrainingRun, source: RowSour
     except NotFinite as error:
         _write_trained(folders, run, source)
         raise NotFinite(f"{error}; {_kept(folder, run.plan)}") from error
+    run.shuffle.close()
     coders = _write_trained(folders, run, source)
     if not source.shares_model:
         leave(run.ranks)

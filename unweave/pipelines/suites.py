@@ -12,6 +12,7 @@ from unweave.errors import UserError
 from unweave.evals import absorption, mdl, probing, ravel, sae_probes, scr, shift, tpp, unlearning
 from unweave.evals.builtin_tasks import TEXT_TASKS, builtin_crossed, builtin_texts, builtin_tokens
 from unweave.evals.entities import EntityConfig, EntityTask, builtin_entities, read_entities
+from unweave.evals.examples import Reader
 from unweave.evals.measured import Measured
 from unweave.evals.tasks import CrossedTexts, LabelledTexts, LabelledTokens, TaskConfig, read_task
 from unweave.formats.stdlib_corpus import stdlib_documents
@@ -45,6 +46,10 @@ class Material:
     coders: Mapping[str, SparseCoder]
     tasks: tuple[str, ...]
     """Tasks by name or address; empty for those that come with unweave."""
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader(self.bench.model, self.coders)
 
     @cached_property
     def documents(self) -> list[Any]:
@@ -92,17 +97,15 @@ class Suite:
 
 SUITES = {
     "probing": Suite(
-        lambda m: probing.measure_probing(m.bench.model, m.coders, [*m.texts, *([] if m.labelled else m.tokens)]),
+        lambda m: probing.measure_probing(m.reader, [*m.texts, *([] if m.labelled else m.tokens)]),
         probing.definitions,
     ),
-    "sae_probes": Suite(
-        lambda m: sae_probes.measure_sae_probes(m.bench.model, m.coders, m.texts), sae_probes.definitions
-    ),
-    "tpp": Suite(lambda m: tpp.measure_tpp(m.bench.model, m.coders, m.texts), tpp.definitions),
-    "scr": Suite(lambda m: scr.measure_scr(m.bench.model, m.coders, m.crossed), scr.definitions),
-    "shift": Suite(lambda m: shift.measure_shift(m.bench.model, m.coders, m.crossed), shift.definitions),
+    "sae_probes": Suite(lambda m: sae_probes.measure_sae_probes(m.reader, m.texts), sae_probes.definitions),
+    "tpp": Suite(lambda m: tpp.measure_tpp(m.reader, m.texts), tpp.definitions),
+    "scr": Suite(lambda m: scr.measure_scr(m.reader, m.crossed), scr.definitions),
+    "shift": Suite(lambda m: shift.measure_shift(m.reader, m.crossed), shift.definitions),
     "absorption": Suite(
-        lambda m: absorption.measure_absorption(m.bench.model, m.coders, m.tokens[0]),
+        lambda m: absorption.measure_absorption(m.reader, m.tokens[0]),
         lambda: absorption.DEFINITIONS,
     ),
     "mdl": Suite(

@@ -13,21 +13,16 @@ import numba
 import numpy as np
 
 from unweave.kernels.compiled import dot, loop, number, parallel
+from unweave.kernels.ordering import nth_largest
 
 
 @parallel
 def top_k(q, low, high, tiny, bias, size, slack, rounding, is_exact, x, W, k, signed, ids, values, counts):  # type: ignore[no-untyped-def]
     """The k largest positive entries of each row, or the k largest magnitudes; ``tiny`` is the least number above 0."""
-    n_latents = q.shape[1]
-    n_lanes = min(n_latents, max(256, 8 * k))
     for b in numba.prange(q.shape[0]):
-        lanes = np.empty(n_lanes, values.dtype)
-        _lower_bounds(q[b], low, high, size, slack[b], rounding, signed, lanes)
-        # at least k entries reach the k-th largest lane, so whatever stays below it is not among the k largest
-        reached = np.partition(lanes, n_lanes - k)[n_lanes - k]
-        found = _candidates(q[b], low, high, size, slack[b], rounding, signed, max(reached, tiny), ids[b])
-        _score(q[b], bias, is_exact, x[b], W, ids[b], values[b], found)
-        counts[b] = _keep_largest(ids[b], values[b], found, k, signed)
+        counts[b] = _top_k_of_row(
+            q[b], low, high, tiny, bias, size, slack[b], rounding, is_exact, x[b], W, k, signed, ids[b], values[b]
+        )
 
 
 @parallel
@@ -83,6 +78,17 @@ def compact(ids, values, offsets, all_ids, all_values, all_rows, first_row):  # 
         all_rows[start : start + n] = first_row + b
         for e in range(n):
             all_ids[start + e] = ids[b, e]
+
+
+@loop
+def _top_k_of_row(row, low, high, tiny, bias, size, slack, rounding, is_exact, x, W, k, signed, ids, values):  # type: ignore[no-untyped-def]
+    lanes = np.empty(min(row.shape[0], max(256, 8 * k)), values.dtype)
+    _lower_bounds(row, low, high, size, slack, rounding, signed, lanes)
+    # at least k entries reach the k-th largest lane, so whatever stays below it is not among the k largest
+    reached = nth_largest(lanes, k)
+    found = _candidates(row, low, high, size, slack, rounding, signed, max(reached, tiny), ids)
+    _score(row, bias, is_exact, x, W, ids, values, found)
+    return _keep_largest(ids, values, found, k, signed)
 
 
 @loop
@@ -142,7 +148,7 @@ def _keep_largest(ids, values, found, k, signed):  # type: ignore[no-untyped-def
         scores[e] = abs(values[e]) if signed else values[e]
     least, ties = values.dtype.type(0), 0
     if found > k:
-        least = np.partition(scores, found - k)[found - k]
+        least = nth_largest(scores.copy(), k)
         ties = k
         for e in range(found):
             ties -= scores[e] > least
