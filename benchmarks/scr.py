@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--latents", type=int, default=4096, help="of the coder of random directions")
     parser.add_argument("--per-class", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--suites", nargs="+", choices=("tpp", "scr"), default=("tpp", "scr"))
     parser.add_argument("--peers", type=Path, help="Python of an environment with SAEBench")
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
@@ -69,6 +70,7 @@ def main() -> None:
     rows = [
         _compare(suite, coder, _prepared(model, coder, task.texts, n_classes), told.rounds, told.peers)
         for suite, task, n_classes in (("tpp", package, len(package.classes)), ("scr", pair, 2))
+        if suite in told.suites
     ]
     if told.json:
         told.json.write_text(json.dumps(rows, indent=1))
