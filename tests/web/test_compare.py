@@ -151,7 +151,7 @@ def test_two_runs_are_chosen_compared_and_swapped(visit: Callable[..., Page]) ->
     assert page.locator(".compared .real th").all_inner_texts() == ["L0"]
     page.get_by_role("button", name="Only in B · 7").or_(page.get_by_role("button", name="Only in B")).click()
     page.wait_for_url("**view=only_b*")
-    page.wait_for_function(f"document.querySelectorAll('.pairs tbody tr').length === {NEW}")
+    page.wait_for_selector(f".pairs tbody tr >> nth={NEW}", state="detached")
     page.keyboard.press("j")
     link = page.evaluate("document.activeElement.getAttribute('href')")
     assert link.startswith("/runs/first/latents/"), "of the run whose index is there"
