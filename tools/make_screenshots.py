@@ -124,7 +124,7 @@ def write(page: Page) -> None:
 def scroll_to_pairs(page: Page) -> None:
     """Show the matched latents."""
     page.wait_for_selector(".pairs tbody tr", timeout=120_000)
-    page.locator(".pairs").scroll_into_view_if_needed()
+    page.evaluate("window.scrollTo(0, document.querySelector('.pairs').getBoundingClientRect().top - 160)")
     page.wait_for_timeout(500)
 
 
